@@ -1,0 +1,106 @@
+"""The command line: which commands there are, and what their exit statuses mean.
+
+A command is the module of this package that has its name; it is imported when it is needed, and loads nothing
+heavy before it runs, so that `useg --help` answers at once.
+"""
+
+import importlib
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from useg import __version__
+from useg.cli.guard import guarded
+from useg.cli.output import BROKEN_PIPE, abandon_stdout
+
+__all__ = ["COMMANDS", "application", "main"]
+
+COMMANDS = ("inspect", "plan", "train", "predict", "evaluate")
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name, each imported when it is asked for."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        if name not in self._loaded:
+            module = importlib.import_module(f"useg.cli.{name}")
+            single = typer.Typer(add_completion=False, rich_markup_mode=None)
+            single.command(name)(guarded(getattr(module, name)))
+            self._loaded[name] = typer.main.get_command(single)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _LazyGroup(TyperGroup):
+    """`useg` itself."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Commands()  # type: ignore[assignment]  # read only is all that is asked of it
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"useg {__version__}")
+        raise typer.Exit
+
+
+application = typer.Typer(
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing rich would double the time that --help takes
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@application.callback()
+def useg(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """From a folder of images and masks to a trained, measured, reproducible U-Net.
+
+    Results go to stdout, progress and warnings to stderr. Exit status: 0 fine, 2 bad input or usage, 130
+    interrupted, 1 a fault of useg itself.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave the process with its exit status.
+
+    Args:
+        arguments: what follows `useg`; by default, what the process was started with.
+    """
+    status: int | str | None = 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends nothing
+    try:
+        application(args=arguments, prog_name="useg")
+    except SystemExit as leaving:
+        status = leaving.code
+    except KeyboardInterrupt:
+        status = 130
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon_stdout()
+        status = BROKEN_PIPE
+    sys.exit(status)

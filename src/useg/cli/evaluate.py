@@ -1,0 +1,149 @@
+"""`useg evaluate`: scores of predicted label maps, or of a model on a data set."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from useg.cli.output import emit, note, progress, warn
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    predictions: Annotated[
+        Path, typer.Argument(help="Folder of predicted label maps, or a model (model.useg).")
+    ],
+    labels: Annotated[Path, typer.Argument(help="Folder of label maps, or a data set with labels.")],
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Label mapping (TOML); default: classes.toml beside the labels, else inferred."),
+    ] = None,
+    membrane: Annotated[
+        str | None,
+        typer.Option(
+            help="Class that is the membrane between cells, or none; default: seen from the labels."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Tolerance of NSD, in the unit of the files; default: one pixel."),
+    ] = None,
+    surface: Annotated[bool, typer.Option(help="Measure outline distances (HD95, ASSD, NSD).")] = True,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Score what is paired, leave out the rest.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Score PREDICTIONS against LABELS: overlap, outlines, centre lines, objects, membranes."""
+    from useg.experiments.evaluate import evaluate_folders
+
+    if predictions.is_file():
+        scores = _evaluate_bundle(predictions, labels)
+    else:
+        with progress("scoring") as advance:
+            scores = evaluate_folders(
+                predictions,
+                labels,
+                classes=classes,
+                membrane=membrane,
+                partial=partial,
+                surface=surface,
+                tolerance=tolerance,
+                advance=lambda done, total: advance(done, total=total),
+            )
+    for line in scores["notes"]:
+        note(line)
+    if scores["left_out"]:
+        warn(
+            f"{len(scores['left_out'])} files without a partner left out: {', '.join(scores['left_out'][:5])}"
+        )
+    emit(scores, json=json, text=lambda: as_text(scores))
+
+
+def _evaluate_bundle(bundle: Path, data: Path) -> dict[str, Any]:
+    from useg.errors import InputError
+
+    raise InputError(
+        f"{bundle}: a folder of predictions was wanted (`useg predict {bundle} {data} --out DIR`)"
+    )
+
+
+def as_text(scores: dict[str, Any]) -> str:
+    """The scores as lines for people: a table of classes, then what else was measured."""
+    surface = scores["surface"] or {"classes": {}}
+    head = [
+        "class",
+        "Dice",
+        "IoU",
+        "Dice/image",
+        "images",
+        "missed",
+        "false",
+        "clDice",
+        "HD95",
+        "ASSD",
+        "NSD",
+    ]
+    rows = [head]
+    for name, found in scores["classes"].items():
+        outline = surface["classes"].get(name, {})
+        rows.append(
+            [
+                name,
+                *(_number(found[key]) for key in ("dice", "iou", "dice_mean")),
+                *(str(found[f"images_{key}"]) for key in ("with_class", "missed", "false")),
+                _number(found.get("cldice")),
+                *(
+                    _number(outline.get(key), digits)
+                    for key, digits in (("hd95", 2), ("assd", 2), ("nsd", 4))
+                ),
+            ]
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    mean_over = ", ".join(scores["mean_over"])
+    lines += [
+        "",
+        f"images {scores['images']}   pixel error {_number(scores['pixel_error'])}   "
+        f"mean Dice {_number(scores['mean_dice'])}   mean IoU {_number(scores['mean_iou'])}   "
+        f"(over {mean_over})",
+    ]
+    if scores["surface"]:
+        low, high = surface["missed_values"]
+        lines.append(
+            f"outlines in {surface['unit']}: NSD within {surface['tolerance'][0]:g}; "
+            f"a missed class counts as the image diagonal, {low:.4g}{f'..{high:.4g}' if high > low else ''}"
+        )
+    lines += [_objects(scores["instances"])] if scores["instances"] else []
+    lines += [_membranes(scores["membranes"])] if scores["membranes"] else []
+    return "\n".join(lines)
+
+
+def _objects(found: dict[str, Any]) -> str:
+    curve = "  ".join(f"{threshold} {_number(score, 3)}" for threshold, score in found["ap"].items())
+    return (
+        f"objects {found['truths']} true, {found['predictions']} predicted: AP50 {_number(found['ap50'])}   "
+        f"AP50-95 {_number(found['ap_mean'])}   PQ {_number(found['pq'])} = SQ {_number(found['sq'])} x RQ "
+        f"{_number(found['rq'])}   SEG {_number(found['seg'])}\n"
+        f"  AP at {curve}\n"
+        f"  merges {found['merges']} ({found['merged_objects']} objects)   splits {found['splits']} "
+        f"({found['fragments']} fragments)   missed {found['missed50']}   false {found['false50']}"
+    )
+
+
+def _membranes(found: dict[str, Any]) -> str:
+    return (
+        f"membranes: V_rand {_number(found['v_rand'])} (split {_number(found['v_rand_split'])}, merge "
+        f"{_number(found['v_rand_merge'])})   V_info {_number(found['v_info'])}, thinned, inside true cells"
+    )
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,111 @@
+"""`useg predict`: images of any size through trained networks."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from useg.cli.output import emit, note, progress, warn
+from useg.errors import ConfigError, DataError, InputError, Problem
+
+__all__ = ["predict"]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_SHOWN = 5
+
+
+def parse_bytes(text: str) -> int:
+    """An amount of memory: `2GB`, `1.5 GiB`, `800M`, or a number of bytes.
+
+    Raises:
+        ConfigError: it is none, or zero.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    unit = match[2].lower() if match else ""
+    if match is None or (match[3] and not unit) or float(match[1]) == 0:
+        raise ConfigError(f"{text!r} is no amount of memory: write it like 2GB, 1.5GiB or 800MB")
+    return round(float(match[1]) * (_BINARY if match[3] else _UNITS)[unit])
+
+
+def predict(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BUNDLE... INPUT...",
+            help="Trained models (files ending in .useg; several are averaged), then images, folders of "
+            "images, or refs such as file.h5#dataset.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")],
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over flips and rotations: better, 8 times slower.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write class probabilities (float16).")
+    ] = False,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Also write separate objects (int32).")
+    ] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures of the result.")] = False,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Most memory to use, like 2GB; by default half of what is free.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
+    ] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Predict label maps for images of any size, in the values, names and formats of the user.
+
+    Images that cannot be predicted are listed at the end (exit status 2); the others are written.
+    """
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
+    bundles = [Path(path) for path in paths if path.endswith(".useg")]
+    inputs = [path for path in paths if not path.endswith(".useg")]
+    if not bundles:
+        raise InputError("no model was named: give one or more files ending in .useg before the images")
+    if not inputs:
+        raise InputError("no image was named: give files or folders after the model")
+    missing = [Problem(str(path), "there is no such file") for path in bundles if not path.is_file()]
+    if missing:
+        raise DataError("a model is missing", missing)
+    # Loading torch and the network takes seconds; mistakes of the command line are told before.
+    from useg.experiments.predict import choose_device
+    from useg.experiments.predict import predict as predict_files
+
+    problems: list[Problem] = []
+    left_out: list[str] = []
+    with progress("predicting Mpx") as advance:
+        outputs = predict_files(
+            bundles,
+            inputs,
+            out,
+            tta=tta,
+            probabilities=probabilities,
+            instances=instances,
+            overlay=overlay,
+            memory_limit_bytes=limit,
+            device=choose_device(device),
+            progress=advance,
+            problems=problems,
+            left_out=left_out,
+        )
+    if left_out:
+        more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
+        warn(f"no images by their names, left out: {', '.join(left_out[:_SHOWN])}{more}")
+    result: dict[str, Any] = {"outputs": outputs, "problems": problems}
+    emit(result, json=json, text=lambda: _summary(outputs, out))
+    if problems:
+        note("")
+        raise DataError(
+            f"{len(problems)} of {len(problems) + len(outputs)} images were not predicted", problems
+        )
+
+
+def _summary(outputs: list[dict[str, Any]], out: Path) -> str:
+    lines = [f"{one['input']} -> {one['labels']} ({one['seconds']:.1f} s)" for one in outputs[:_SHOWN]]
+    if len(outputs) > _SHOWN:
+        lines.append(f"... and {len(outputs) - _SHOWN} more")
+    return "\n".join([*lines, f"{len(outputs)} predicted; results are in {out}"])

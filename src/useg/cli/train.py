@@ -1,0 +1,114 @@
+"""`useg train`: from a folder of images and masks to a trained, measured model."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from useg.cli.output import console, emit, note, progress, warn
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings as TOML.", exists=True, dir_okay=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as augmentation.elastic=false; repeatable."),
+]
+Minutes = Annotated[float | None, typer.Option(min=0.01, help="Time for the whole run. [default: 15]")]
+Epochs = Annotated[float | None, typer.Option(min=0.001, help="Instead of --minutes: passes over the data.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Instead of --minutes: optimiser steps.")]
+Recipe = Annotated[str | None, typer.Option(help="modern, or paper: the network and training of 2015.")]
+Folds = Annotated[int | None, typer.Option(min=0, max=20, help="Cross-validate with so many folds.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random. [default: 0]")]
+Home = Annotated[Path | None, typer.Option(help="Where runs are kept. [default: USEG_HOME, else useg-home/]")]
+Classes = Annotated[
+    Path | None, typer.Option(help="Label mapping; by default classes.toml in DATA.", exists=True, dir_okay=False)
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes (or GPUs) of this machine that train together.")]
+
+
+def train(
+    data: Annotated[Path | None, typer.Argument(help="Folder, pairs.csv or file with images and labels.")] = None,
+    minutes: Minutes = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="A plan by `useg plan`, used as it is.", exists=True, dir_okay=False)
+    ] = None,
+    folds: Folds = None,
+    workers: Workers = None,
+    home: Home = None,
+    name: Annotated[str | None, typer.Option(help="A name that becomes part of the run's id.")] = None,
+    seed: Seed = None,
+    classes: Classes = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run; with --minutes or --epochs, extend it.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Train a U-Net on DATA, planned for the data, this machine and the time given."""
+    from useg.config import load_config
+    from useg.errors import ConfigError
+    from useg.experiments.train import Listener, Stop
+    from useg.experiments.train import train as run_training
+    from useg.home.folder import find_home
+
+    if sum(value is not None for value in (minutes, epochs, steps)) > 1:
+        raise ConfigError("give one of --minutes, --epochs and --steps")
+    settings = load_config(
+        config,
+        sets or (),
+        recipe=recipe,
+        minutes=minutes if resume is None else None,
+        epochs=epochs if resume is None else None,
+        steps=steps,
+        folds=folds,
+        workers=workers,
+        seed=seed,
+    )
+    listener = Listener(note=_say, progress=progress, stop=Stop())
+    listener.stop.install()
+    result = run_training(
+        data,
+        home=find_home(home),
+        config=settings,
+        classes=classes,
+        plan_file=plan,
+        name=name,
+        resume=resume,
+        minutes=minutes if resume is not None else None,
+        epochs=epochs if resume is not None else None,
+        listener=listener,
+    )
+    emit(result, json=json, text=lambda: summary(result))
+    if result["status"] == "stopped":
+        note(f"stopped; go on with: useg train --resume {result['run']}")
+        raise typer.Exit(130)
+
+
+def _say(text: str) -> None:
+    if text.startswith("warning: "):
+        warn(text.removeprefix("warning: "))
+    else:
+        console().print(text, markup=False, highlight=False)
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The result for people."""
+    scores = result["scores"]
+    lines = [f"{result['status']} in {result['seconds']:.0f} s; scores on the {scores['part']} part:"]
+    width = max(len(name) for name in scores["classes"])
+    for name, row in scores["classes"].items():
+        dice = "  -  " if row["dice"] is None else f"{row['dice']:.3f}"
+        iou = "  -  " if row["iou"] is None else f"{row['iou']:.3f}"
+        missed = f"  missed in {row['images_missed']}" if row["images_missed"] else ""
+        lines.append(f"  {name:<{width}}  Dice {dice}  IoU {iou}  in {row['images_with_class']} images{missed}")
+    objects, membranes = scores.get("instances"), scores.get("membranes")
+    lines.append(f"  pixel error {scores['pixel_error']:.4f}")
+    if objects:
+        lines.append(f"  objects: AP at 0.5 {objects['ap50']:.3f}, panoptic quality {objects['pq']:.3f}")
+    if membranes:
+        lines.append(f"  membranes: V_rand {membranes['v_rand']:.4f}, V_info {membranes['v_info']:.4f}")
+    lines += [f"model   {result['bundle']}", f"report  {result['report']}"]
+    return "\n".join(lines)

@@ -1,0 +1,222 @@
+"""A data set as arrays: each sample's image and label maps, decoded once and kept within a bound."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+
+import numpy as np
+
+from useg.arrays import Instances, Labels, Raw
+from useg.data.annotations import read_annotation
+from useg.data.headers import Header
+from useg.data.images import read_header, read_image
+from useg.data.labels import LabelMapping
+from useg.data.reading import Sample
+from useg.errors import DataError, Problem
+
+DEFAULT_CACHE_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One sample, decoded.
+
+    Attributes:
+        key: the sample's key.
+        image: (C, *space) in the stored dtype, channels as the network's plan counts them.
+        classes: label map, or None without labels.
+        instances: object ids where the labels tell objects apart.
+        spacing: size of a pixel per axis of space, None if unknown.
+    """
+
+    key: str
+    image: Raw
+    classes: Labels | None
+    instances: Instances | None
+    spacing: tuple[float, ...] | None = None
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """Size over space."""
+        return self.image.shape[1:]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its arrays."""
+        arrays = (self.image, self.classes, self.instances)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+
+class Samples:
+    """A sequence of samples, decoded when asked for; the least recently used go when the bound is reached.
+
+    Args:
+        samples: what to read.
+        mapping: how stored label values become classes; None reads images only.
+        channels: channels every image is brought to, see `match_channels`.
+        planes: cut volumes into planes: each becomes a 2D sample of its own, of the volume's group.
+        cache_bytes: bound on what is kept decoded.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        mapping: LabelMapping | None,
+        channels: int,
+        *,
+        planes: bool = False,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        self.mapping, self.channels, self.planes = mapping, channels, planes
+        self._cache: OrderedDict[int, Loaded] = OrderedDict()
+        self._bytes, self._bound, self._lock = 0, cache_bytes, Lock()
+        self._items: list[_Item] = []
+        for sample in samples:
+            space = read_header(sample.images[0]).space
+            if planes and len(space) == 3:
+                rest = tuple(slice(0, n) for n in space[1:])
+                self._items += [
+                    _Item(sample, f"#{z}", (slice(z, z + 1), *rest), is_plane=True) for z in range(space[0])
+                ]
+            else:
+                self._items.append(_Item(sample, "", None))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def cut(self, index: int, windows: Sequence[tuple[slice, ...]]) -> list[int]:
+        """Replace an item by windows of it, put at the end; returns where they are. For a single image that is
+        split into a part to learn from and a part held out.
+        """
+        whole = self._items.pop(index)
+        first = len(self._items)
+        for window in windows:
+            name = ",".join(f"{part.start}:{part.stop}" for part in window)
+            self._items.append(_Item(whole.sample, f"[{name}]", window))
+        self._cache.clear()
+        self._bytes = 0
+        return list(range(first, len(self._items)))
+
+    @property
+    def keys(self) -> list[str]:
+        """A key per item; planes of a volume are `key#plane`, windows `key[rows,columns]`."""
+        return [item.sample.key + item.suffix for item in self._items]
+
+    @property
+    def groups(self) -> list[str | None]:
+        """The group per item; planes and windows of one image always share one."""
+        return [item.sample.group if not item.suffix else item.sample.group or item.sample.key for item in self._items]
+
+    @property
+    def splits(self) -> list[str | None]:
+        """The given split per item."""
+        return [item.sample.split for item in self._items]
+
+    def space(self, index: int) -> tuple[int, ...]:
+        """Size of an item without decoding it."""
+        item = self._items[index]
+        if item.window is None:
+            return read_header(item.sample.images[0]).space
+        space = tuple(part.stop - part.start for part in item.window)
+        return space[1:] if item.is_plane else space
+
+    def sample(self, index: int) -> Sample:
+        """The sample an item comes from."""
+        return self._items[index].sample
+
+    def __getitem__(self, index: int) -> Loaded:
+        with self._lock:
+            if index in self._cache:
+                self._cache.move_to_end(index)
+                return self._cache[index]
+        loaded = self._load(index)
+        with self._lock:
+            if index not in self._cache:
+                self._cache[index] = loaded
+                self._bytes += loaded.nbytes
+            while self._bytes > self._bound and len(self._cache) > 1:
+                self._bytes -= self._cache.popitem(last=False)[1].nbytes
+        return loaded
+
+    def _load(self, index: int) -> Loaded:
+        item = self._items[index]
+        header = read_header(item.sample.images[0])
+        image = read_sample_image(item.sample, self.channels, item.window)
+        classes = instances = None
+        if self.mapping is not None:
+            classes, instances = read_annotation(item.sample, self.mapping, header, item.window)
+        spacing = header.spacing
+        if item.is_plane:
+            image = image[:, 0]
+            classes = None if classes is None else classes[0]
+            instances = None if instances is None else instances[0]
+            spacing = None if spacing is None else spacing[1:]
+        return Loaded(item.sample.key + item.suffix, image, classes, instances, spacing)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A sample, or a window of it."""
+
+    sample: Sample
+    suffix: str
+    window: tuple[slice, ...] | None
+    is_plane: bool = False
+
+
+def read_sample_image(
+    sample: Sample, channels: int, window: tuple[slice, ...] | None = None
+) -> Raw:
+    """The image of a sample, from one file or from one file a channel, brought to `channels` channels.
+
+    Raises:
+        DataError: unreadable, files of different sizes, or a channel count that cannot be matched.
+    """
+    parts = [read_image(ref, window) for ref in sample.images]
+    if len(parts) > 1:
+        sizes = {part.shape[1:] for part in parts}
+        if len(sizes) > 1:
+            raise DataError(
+                f"{sample.key}: its channels differ in size",
+                [Problem(ref, f"size {part.shape[1:]}") for ref, part in zip(sample.images, parts, strict=True)],
+            )
+        return np.concatenate(parts)
+    return match_channels(parts[0], read_header(sample.images[0]), channels)
+
+
+def match_channels(raw: Raw, header: Header, channels: int) -> Raw:
+    """Bring an image to `channels` channels where that loses nothing: palettes are looked up, grey is repeated,
+    grey with alpha too, an alpha channel is added as opaque or left out.
+
+    Raises:
+        DataError: the image has another number of channels.
+    """
+    if header.palette is not None and header.colour == "palette":
+        raw = np.moveaxis(header.palette[raw[0]], -1, 0)
+    have = len(raw)
+    if have == channels:
+        return raw
+    opaque = np.full_like(raw[:1], np.iinfo(raw.dtype).max if raw.dtype.kind in "ui" else 1)
+    grey = have in (1, 2) and header.colour in ("grey", "binary", "rgba")
+    if channels in (3, 4) and grey:
+        return np.concatenate([raw[:1]] * 3 + [opaque] * (channels - 3))
+    if channels == 4 and have == 3 and header.colour in ("rgb", "palette"):
+        return np.concatenate([raw, opaque])
+    if channels == 3 and have == 4 and header.colour == "rgba":
+        return raw[:3]
+    if channels == 1 and have in (2, 3, 4) and header.colour in ("rgb", "rgba", "grey", "palette"):
+        colour = raw[: 3 if have >= 3 else 1]
+        if (colour == colour[:1]).all():
+            return np.ascontiguousarray(colour[:1])
+    raise DataError(
+        f"{header.ref}: {have} channels, wanted {channels}",
+        [Problem(header.ref, f"has {have} channels ({header.colour}); the data or the model has {channels}")],
+    )
+
+
+def only_images(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples without their labels."""
+    return [replace(sample, labels=(), region=None) for sample in samples]

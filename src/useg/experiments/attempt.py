@@ -1,0 +1,215 @@
+"""One attempt of a run: the loop's events to the journal, checkpoints, live scores, the clock's decisions."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from useg.errors import ResourceError
+from useg.experiments.ensemble import Member
+from useg.experiments.prepare import Prepared
+from useg.experiments.validation import live_scores, member_of
+from useg.home.folder import writing
+from useg.runs.journal import Event, Journal, claim_attempt
+from useg.runs.record import RunFolder
+from useg.train.batches import Batches
+from useg.train.bundle import save_bundle
+from useg.train.checkpoint import Checkpoints
+from useg.train.loop import Trainer
+from useg.train.plan import Plan
+
+if TYPE_CHECKING:
+    from useg.experiments.train import Listener
+
+SNAPSHOTS = 5
+"""Models of the last validations that are kept, to see how steady the end was."""
+
+_LATE = 1.1
+"""The clock shortens a run when it would take this many times its budget."""
+_TRAINING_SHARE = 0.88
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Seconds for the whole run, None without a clock."""
+
+    seconds: float | None
+
+    def late(self, spent_s: float, steps_left: int, step_s: float) -> bool:
+        """Whether what is left would take the run far over its budget."""
+        return self.seconds is not None and spent_s + steps_left * step_s > _LATE * self.seconds * _TRAINING_SHARE
+
+    def steps_that_fit(self, spent_s: float, step_s: float) -> int:
+        """Steps for which there still is time."""
+        return 0 if self.seconds is None else int(max(0.0, self.seconds * _TRAINING_SHARE - spent_s) / step_s)
+
+
+class Attempt:
+    """A training that starts, or goes on from the newest readable checkpoint of earlier attempts."""
+
+    def __init__(
+        self, folder: RunFolder, plan: Plan, prepared: Prepared, batches: Batches, validate_on: list[int], budget: Budget
+    ) -> None:
+        self.folder, self.plan, self.prepared, self.batches, self.budget = folder, plan, prepared, batches, budget
+        self.validate_on = validate_on
+        spread = max(1, len(validate_on) // plan.validation_samples)
+        self.live_on = validate_on[::spread][: plan.validation_samples]
+        self.history: list[Event] = folder.journal()
+        self.trainer = Trainer(plan)
+        self.constant: str | None = None
+
+    @property
+    def has_history(self) -> bool:
+        """Whether an earlier attempt took steps."""
+        return any(event["event"] == "step" for event in self.history)
+
+    @property
+    def member(self) -> Member:
+        """The averaged network as it stands."""
+        return member_of(self.trainer, self.plan, self.prepared.mapping)
+
+    def steps_for(self, minutes: float | None, epochs: float | None) -> int:
+        """Steps by which to extend a run."""
+        if epochs is not None:
+            return max(1, round(epochs * self.plan.patches_per_epoch / (self.plan.micro_batch * self.plan.count)))
+        taken = [event["seconds"] for event in self.history if event["event"] == "step"]
+        step_s = sum(taken) / len(taken) if taken else self.plan.seconds_per_step or 1.0
+        return max(1, int(60 * (minutes or 0) * 0.82 / step_s))
+
+    def run(self, listener: "Listener", *, label: str, more_steps: int | None = None) -> None:
+        """Train to the end, or until a stop is asked for."""
+        trainer, decisions = self.trainer, [e for e in self.history if e["event"] == "decision"]
+        for decision in decisions:
+            self._apply(decision)
+        restored = self._restore(more_steps)
+        if trainer.step >= trainer.stop and more_steps is None:
+            return
+        place = claim_attempt(self.folder.path)
+        journal = Journal(place / "journal.jsonl")
+        checkpoints = Checkpoints(place / "checkpoints")
+        try:
+            if restored:
+                journal.write({"event": "resumed", "step": trainer.step}, sync=True)
+            else:
+                journal.write({"event": "started", "step": 0, "plan": self.plan.steps}, sync=True)
+            if more_steps is not None:
+                self._decide(journal, trainer.step + more_steps, "extended by the user")
+            with listener.progress(label) as advance:
+                self._steps(journal, checkpoints, listener, advance)
+        finally:
+            journal.close()
+
+    def _steps(self, journal: Journal, checkpoints: Checkpoints, listener: "Listener", advance: Any) -> None:
+        trainer, plan = self.trainer, self.plan
+        spent = sum(e.get("seconds", 0.0) for e in self.history if e.get("step", 0) <= trainer.step)
+        saved = time.monotonic()
+        clock = time.perf_counter()
+        recent: float | None = None
+        for event in trainer.steps(self.batches):
+            spent += time.perf_counter() - clock
+            clock = time.perf_counter()
+            journal.write(event)
+            recent = event["seconds"] if recent is None else 0.95 * recent + 0.05 * event["seconds"]
+            advance(trainer.step, total=trainer.stop, status=f"loss {event['loss']:.3f}" + self._shown())
+            last = trainer.step >= trainer.stop
+            if trainer.step % plan.validate_every == 0 or last:
+                self._validate(journal, listener)
+                spent += time.perf_counter() - clock
+                clock = time.perf_counter()
+                self._look_at_clock(journal, spent, recent)
+            anchor = trainer.step == trainer.cooldown_start
+            due = time.monotonic() - saved > plan.checkpoint_seconds
+            if due or last or anchor or listener.stop.asked:
+                self._save(checkpoints, anchor=anchor)
+                saved = time.monotonic()
+            clock = time.perf_counter()
+            if listener.stop.asked and not last:
+                journal.write({"event": "stopped", "step": trainer.step}, sync=True)
+                return
+        journal.write({"event": "finished", "step": trainer.step}, sync=True)
+
+    def _shown(self) -> str:
+        scores = next((e["scores"] for e in reversed(self.history) if e["event"] == "validation"), None)
+        return f", Dice {scores['mean_dice']:.3f}" if scores and scores["mean_dice"] is not None else ""
+
+    def _validate(self, journal: Journal, listener: "Listener") -> None:
+        started = time.perf_counter()
+        member = self.member
+        live = live_scores(member, self.prepared.samples, self.live_on)
+        event = {
+            "event": "validation",
+            "step": self.trainer.step,
+            "scores": live.scores,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        journal.write(event, sync=True)
+        self.history.append(event)
+        if live.constant is not None and live.constant != self.constant and self.trainer.step > self.trainer.stop // 3:
+            listener.note(f"warning: at step {self.trainer.step} every pixel is predicted as {live.constant!r}")
+        self.constant = live.constant
+        self._keep_snapshot()
+
+    def _keep_snapshot(self) -> None:
+        place = self.folder.path / "snapshots"
+        with writing(place):
+            place.mkdir(exist_ok=True)
+        save_bundle(
+            place / f"step-{self.trainer.step:08d}.useg", self.plan, self.prepared.mapping, self.trainer.average,
+            about={"run": self.folder.id, "step": self.trainer.step},
+        )  # fmt: skip
+        for old in sorted(place.glob("step-*.useg"))[:-SNAPSHOTS]:
+            old.unlink(missing_ok=True)
+
+    def _look_at_clock(self, journal: Journal, spent: float, step_s: float | None) -> None:
+        trainer = self.trainer
+        left = trainer.stop - trainer.step
+        if left <= 0 or step_s is None or not self.budget.late(spent, left, step_s):
+            return
+        stop = trainer.step + max(1, self.budget.steps_that_fit(spent, step_s))
+        if stop < trainer.stop:
+            self._decide(journal, stop, f"the machine is slower than probed: {step_s:.3f} s a step")
+
+    def _decide(self, journal: Journal, stop: int, why: str) -> None:
+        """Change where the run ends; the decision is on disk before it takes effect, and resume replays it."""
+        trainer = self.trainer
+        ahead = stop - trainer.step
+        cooldown = min(trainer.cooldown_start, stop) if trainer.step >= trainer.cooldown_start else None
+        if cooldown is None or stop > trainer.stop:
+            share = self.plan.cooldown_steps / self.plan.steps
+            cooldown = max(trainer.step, stop - round(share * min(ahead / max(1e-9, 1 - share), stop)))
+        decision = {"event": "decision", "step": trainer.step, "stop": stop, "cooldown_start": cooldown, "why": why}
+        journal.write(decision, sync=True)
+        self.history.append(decision)
+        self._apply(decision)
+
+    def _apply(self, decision: Event) -> None:
+        self.trainer.stop, self.trainer.cooldown_start = decision["stop"], decision["cooldown_start"]
+
+    def _save(self, checkpoints: Checkpoints, *, anchor: bool) -> None:
+        """Write a checkpoint; a failure is raised, with the one before it intact."""
+        try:
+            checkpoints.save(self.trainer.step, self.trainer.tensors(), self.trainer.state())
+            if anchor:
+                Checkpoints(self.folder.path / "before-cooldown", keep=1).save(
+                    self.trainer.step, self.trainer.tensors(), self.trainer.state()
+                )
+        except ResourceError as error:
+            raise ResourceError(f"{error}. Go on with: useg train --resume {self.folder.id}") from error
+
+    def _restore(self, more_steps: int | None) -> bool:
+        """Load the newest readable checkpoint; to extend a run, the one before its rate began to fall."""
+        places = sorted(
+            (p for p in (self.folder.path / "attempts").glob("*") if p.name.isdigit()),
+            key=lambda p: int(p.name),
+            reverse=True,
+        )
+        found = None
+        if more_steps is not None:
+            found = Checkpoints(self.folder.path / "before-cooldown").latest()
+        for place in places:
+            found = found or Checkpoints(place / "checkpoints").latest()
+        if found is None:
+            return False
+        step, tensors, state = found
+        self.trainer.restore(tensors, state)
+        self.history = [e for e in self.history if e.get("step", 0) <= step or e["event"] == "decision"]
+        return True

@@ -1,0 +1,218 @@
+"""The end of a run: operating points, scores, bundle, report."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from useg import __version__
+from useg.experiments.ensemble import Member
+from useg.experiments.judge import Predicted, decide, predict_all, score, task_of, tune
+from useg.experiments.overlay import error_map, instance_overlay, label_overlay, picture_of
+from useg.experiments.prepare import Prepared
+from useg.experiments.report import Picture, write_report
+from useg.home.folder import writing
+from useg.runs.record import RunFolder, now
+from useg.train.bundle import save_bundle
+
+if TYPE_CHECKING:
+    from useg.experiments.attempt import Attempt
+    from useg.experiments.train import Listener
+
+_SHOWN = 3
+_SYMMETRIES_SHARE = 0.05
+"""Operating points for averaged symmetries are tuned when that takes at most this share of the budget."""
+
+
+def finish(
+    folder: RunFolder, prepared: Prepared, attempts: "Sequence[Attempt]", listener: "Listener", *, stopped: bool
+) -> dict[str, Any]:
+    """Tune, score, write everything that a finished (or stopped) run leaves; returns the run's result."""
+    members = [attempt.member for attempt in attempts]
+    splits = prepared.fold_splits[0]
+    test_on = [i for i, split in enumerate(splits) if split == "test"]
+    validate_on = [attempt.validate_on for attempt in attempts]
+    with listener.progress("scoring") as advance:
+        held_out, seconds = _held_out(members, prepared, validate_on, advance)
+        task = task_of(members[0], held_out, prepared.fingerprint.spacing_unit)
+        tuning = tune(members[0], held_out, task)
+        extra = _tune_with_symmetries(prepared, members, validate_on, seconds, task)
+        if extra:
+            tuning["tta"] = extra
+        part = "out-of-fold" if len(members) > 1 else "validation"
+        judged = held_out
+        if test_on:
+            part, judged = "test", predict_all(members, prepared.samples, test_on, with_symmetries=False)
+        scores = score(members[0], judged, tuning, task)
+    scores["part"] = part
+    scores["tuned_on"] = "out-of-fold" if len(members) > 1 else "validation"
+    bundles, weights = _save_bundles(folder, prepared, attempts, tuning, scores)
+    pictures = _pictures(members[0], judged, tuning, scores)
+    _warn(members[0], scores, listener)
+    folder.write_json("scores.json", scores)
+    status = "stopped" if stopped else "finished"
+    record = folder.update(
+        status=status, ended=now(), weights=weights, scores=_short(scores), bundles=[str(b.name) for b in bundles]
+    )
+    _report(folder, prepared, attempts, record, scores, pictures)
+    return {
+        "run": folder.id,
+        "folder": str(folder.path),
+        "bundle": str(bundles[0]),
+        "bundles": [str(bundle) for bundle in bundles],
+        "report": str(folder.report),
+        "weights": weights,
+        "status": status,
+        "scores": scores,
+    }
+
+
+def _held_out(
+    members: Sequence[Member], prepared: Prepared, validate_on: Sequence[Sequence[int]], advance: Any
+) -> tuple[list[Predicted], float]:
+    """Each validation sample as seen by the network that was not trained on it, and the seconds that took."""
+    started, found = time.perf_counter(), []
+    total = sum(len(indices) for indices in validate_on)
+    for member, indices in zip(members, validate_on, strict=True):
+        for index in indices:
+            found += predict_all([member], prepared.samples, [index], with_symmetries=False)
+            advance(len(found), total=total)
+    return found, time.perf_counter() - started
+
+
+def _tune_with_symmetries(
+    prepared: Prepared,
+    members: Sequence[Member],
+    validate_on: Sequence[Sequence[int]],
+    seconds: float,
+    task: Any,
+) -> dict[str, Any]:
+    """Operating points for prediction averaged over symmetries; empty where finding them would take long."""
+    plan = prepared.plan
+    ways = 8
+    if plan.budget_s is None or ways * seconds > _SYMMETRIES_SHARE * plan.budget_s:
+        return {}
+    found: list[Predicted] = []
+    for member, indices in zip(members, validate_on, strict=True):
+        found += predict_all([member], prepared.samples, indices, with_symmetries=True)
+    return tune(members[0], found, task)
+
+
+def _save_bundles(
+    folder: RunFolder,
+    prepared: Prepared,
+    attempts: "Sequence[Attempt]",
+    tuning: dict[str, Any],
+    scores: dict[str, Any],
+) -> tuple[list[Path], str]:
+    """The bundle of each fold; a run's weights digest is that of its (first) bundle."""
+    paths, digests = [], []
+    for number, attempt in enumerate(attempts):
+        path = folder.bundle if len(attempts) == 1 else folder.path / f"model-fold{number}.useg"
+        about = {
+            "run": folder.id,
+            "useg": __version__,
+            "made": now(),
+            "step": attempt.trainer.step,
+            "scores": _short(scores),
+        }
+        digests.append(
+            save_bundle(path, prepared.plan, prepared.mapping, attempt.trainer.average, tuning=tuning, about=about)
+        )
+        paths.append(path)
+    return paths, digests[0]
+
+
+def _short(scores: dict[str, Any]) -> dict[str, Any]:
+    names = ("part", "mean_dice", "mean_iou", "pixel_error", "operating_points", "membranes")
+    short = {name: scores.get(name) for name in names}
+    objects = scores.get("instances")
+    short["instances"] = {k: objects[k] for k in ("ap50", "ap_mean", "pq") if k in objects} if objects else None
+    return short
+
+
+def _warn(member: Member, scores: dict[str, Any], listener: "Listener") -> None:
+    predicted = np.asarray(scores["confusion"]).sum(axis=0)
+    if np.count_nonzero(predicted) == 1 and len(member.mapping.class_names) > 1:
+        only = [*member.mapping.class_names, "nothing"][int(predicted.argmax())]
+        listener.note(f"warning: the network predicts {only!r} everywhere; this model is of no use")
+    missed = {n: c["images_missed"] for n, c in scores["classes"].items() if c["images_missed"]}
+    for name, count in missed.items():
+        have = scores["classes"][name]["images_with_class"]
+        listener.note(f"note: class {name!r} was missed altogether in {count} of the {have} images that have it")
+
+
+def _pictures(
+    member: Member, judged: Sequence[Predicted], tuning: dict[str, Any], scores: dict[str, Any]
+) -> list[Picture]:
+    """The worst and the best samples: image, truth, prediction, errors."""
+    rows = scores["samples"]
+    ranked = sorted(judged, key=lambda each: _rank(rows[each.loaded.key]))
+    worst = ranked[: min(_SHOWN, (len(ranked) + 1) // 2)]
+    best = ranked[::-1][: min(_SHOWN, len(ranked) - len(worst))]
+    chosen = [("worst", each) for each in worst] + [("best", each) for each in best]
+    return [_picture(member, each, kind, tuning, rows[each.loaded.key]) for kind, each in chosen]
+
+
+def _rank(row: dict[str, Any]) -> float:
+    objects = row.get("instances") or {}
+    value = objects.get("ap50")
+    value = row["mean_dice"] if value is None else value
+    return 1.0 - (row["pixel_error"] or 0.0) if value is None else float(value)
+
+
+def _picture(member: Member, each: Predicted, kind: Any, tuning: dict[str, Any], row: dict[str, Any]) -> Picture:
+    classes, objects = decide(member, each.outputs, tuning)
+    image, truth, true_objects = each.loaded.image, each.loaded.classes, each.loaded.instances
+    if truth is None:
+        raise ValueError(f"{each.loaded.key} has no labels")
+    if image.ndim == 4:
+        middle = image.shape[1] // 2
+        image, truth, classes = image[:, middle], truth[middle], classes[middle]
+        objects = None if objects is None else objects[middle]
+        true_objects = None if true_objects is None else true_objects[middle]
+    shown = picture_of(image)
+    palette = member.mapping.palette
+    panels = {"image": shown}
+    if objects is not None and true_objects is not None:
+        panels |= {"true": instance_overlay(shown, true_objects), "predicted": instance_overlay(shown, objects)}
+    else:
+        panels |= {"true": label_overlay(shown, truth, palette), "predicted": label_overlay(shown, classes, palette)}
+    panels["errors"] = error_map(shown, classes, truth)
+    dice = "no foreground" if row["mean_dice"] is None else f"Dice {row['mean_dice']:.3f}"
+    more = row.get("instances") or {}
+    text = dice + (f", AP at 0.5 {more['ap50']:.3f}" if more.get("ap50") is not None else "")
+    return Picture(each.loaded.key, kind, text, panels)
+
+
+def _report(
+    folder: RunFolder,
+    prepared: Prepared,
+    attempts: "Sequence[Attempt]",
+    record: dict[str, Any],
+    scores: dict[str, Any],
+    pictures: Sequence[Picture],
+) -> None:
+    names, palette = prepared.mapping.class_names, prepared.mapping.palette
+    shown = {
+        "name": record.get("name") or folder.id,
+        "run": folder.id,
+        "began": record.get("started"),
+        "warnings": record.get("notes") or [],
+        "plan": prepared.plan.model_dump(mode="json"),
+        "mapping": prepared.mapping.model_dump(mode="json"),
+        "fingerprint": prepared.fingerprint.model_dump(mode="json"),
+        "legend": {name: [int(v) for v in palette[i]] for i, name in enumerate(names)},
+        "weights": record.get("weights"),
+        "machine": record.get("machine"),
+        "data": record.get("data"),
+    }
+    with writing(folder.report):
+        write_report(
+            folder.report, record=shown, journal_events=attempts[0].folder.journal(), scores=scores, pictures=pictures
+        )
+
+
+

@@ -1,0 +1,156 @@
+"""How good a trained network is: operating points tuned on validation samples, scores on those held out."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from useg.arrays import Instances, Labels
+from useg.data.samples import Loaded, Samples
+from useg.experiments.ensemble import Member
+from useg.experiments.results import class_map
+from useg.experiments.validation import outputs_of
+from useg.segmentation.instances import SeparationParameters, class_probabilities, separate
+from useg.segmentation.membranes import membrane_class, thin
+from useg.segmentation.metrics import confusion, pixel_error
+from useg.segmentation.scoring import SampleCounts, Task, pool, score_sample
+from useg.segmentation.tuning import tune_separation, tune_threshold
+
+_TUNED_PIXELS = 40_000_000
+PRIMARY = "dice"
+"""The operating point of label maps that are written, where the task has two classes."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One sample with a network's outputs for it."""
+
+    loaded: Loaded
+    outputs: np.ndarray
+
+
+def predict_all(
+    members: Sequence[Member], samples: Samples, indices: Sequence[int], *, with_symmetries: bool
+) -> list[Predicted]:
+    """Outputs of several samples, averaged over networks, as float16 to hold many."""
+    found = []
+    for index in indices:
+        loaded = samples[index]
+        total = sum(outputs_of(member, loaded, with_symmetries=with_symmetries) for member in members)
+        found.append(Predicted(loaded, (total / len(members)).astype(np.float16)))
+    return found
+
+
+def task_of(member: Member, predicted: Sequence[Predicted], unit: str | None) -> Task:
+    """What is scored: membranes where the labels look like them, distances in the data's unit."""
+    labels = [p.loaded.classes for p in predicted[:8] if p.loaded.classes is not None]
+    two = member.plan.num_classes == 2 and member.plan.instance_mode == "none"
+    return Task(
+        class_names=member.mapping.class_names,
+        membrane_class=membrane_class(labels) if two and labels else None,
+        unit=unit or "px",
+    )
+
+
+def tune(member: Member, predicted: Sequence[Predicted], task: Task) -> dict[str, Any]:
+    """Operating points by the metrics of the task: "thresholds" {metric: threshold}, "separation" {...},
+    and "tuned_scores" {metric: score} on the samples tuned on. Empty where nothing is to be tuned.
+    """
+    plan = member.plan
+    kept: list[Predicted] = []
+    pixels = 0
+    for each in predicted:
+        if each.loaded.classes is not None and (not kept or pixels + each.outputs[0].size <= _TUNED_PIXELS):
+            kept.append(each)
+            pixels += each.outputs[0].size
+    if not kept:
+        return {}
+    if plan.instance_mode != "none":
+        pairs = [
+            (each.outputs.astype(np.float32), each.loaded.instances)
+            for each in kept
+            if each.loaded.instances is not None
+        ]
+        chosen, table = tune_separation(pairs, plan.num_classes, plan.instance_mode)
+        best = max((row["ap_mean"] or 0.0 for row in table), default=None)
+        tuning: dict[str, Any] = {"separation": asdict(chosen), "tuned_scores": {"ap_mean": best}}
+        if plan.num_classes == 2:
+            tuning["thresholds"] = {PRIMARY: chosen.mask_threshold}
+        return tuning
+    if plan.num_classes != 2:
+        return {}
+    metrics = ["pixel_error", "dice"] + (["v_rand"] if task.membrane_class is not None else [])
+    points = tune_threshold(
+        [each.outputs[1].astype(np.float32) for each in kept],
+        [_labels(each) for each in kept],
+        metrics,  # type: ignore[arg-type]
+        cell_class=1 if task.membrane_class is None else 1 - task.membrane_class,
+    )
+    return {
+        "thresholds": {metric: point.threshold for metric, point in points.items()},
+        "tuned_scores": {metric: point.score for metric, point in points.items()},
+    }
+
+
+def decide(member: Member, outputs: np.ndarray, tuning: dict[str, Any]) -> tuple[Labels, Instances | None]:
+    """Label map and, for a network that tells objects apart, instance map, at the operating points."""
+    plan = member.plan
+    full = outputs.astype(np.float32)
+    probabilities = class_probabilities(full, plan.num_classes, plan.instance_mode)
+    threshold = tuning.get("thresholds", {}).get(PRIMARY) if plan.num_classes == 2 else None
+    objects = None
+    if plan.instance_mode != "none":
+        parameters = SeparationParameters(**tuning.get("separation", {}))
+        objects = separate(full, plan.num_classes, plan.instance_mode, parameters=parameters)
+    return class_map(probabilities, threshold), objects
+
+
+def score(member: Member, predicted: Sequence[Predicted], tuning: dict[str, Any], task: Task) -> dict[str, Any]:
+    """All scores (see `segmentation.scoring.pool`), plus "operating_points": for a task with two classes each
+    tuned threshold with what its metric is there on these samples.
+    """
+    counts = [count_one(member, each, tuning, task) for each in predicted]
+    result = pool(counts, task)
+    thresholds = tuning.get("thresholds", {})
+    result["operating_points"] = {
+        metric: {"threshold": threshold} for metric, threshold in thresholds.items()
+    }
+    if "pixel_error" in thresholds:
+        table = sum(
+            confusion(_labels(e), class_map(e.outputs.astype(np.float32), thresholds["pixel_error"]), 2)
+            for e in predicted
+        )
+        result["operating_points"]["pixel_error"]["pixel_error"] = pixel_error(table)  # type: ignore[arg-type]
+    if PRIMARY in thresholds:
+        result["operating_points"][PRIMARY]["dice"] = result["classes"][task.class_names[1]]["dice"]
+    if "v_rand" in thresholds and result["membranes"]:
+        result["operating_points"]["v_rand"] |= {key: result["membranes"][key] for key in ("v_rand", "v_info")}
+    return result
+
+
+def count_one(member: Member, each: Predicted, tuning: dict[str, Any], task: Task) -> SampleCounts:
+    """The counts of one sample at the tuned operating points."""
+    classes, objects = decide(member, each.outputs, tuning)
+    regions = None
+    threshold = tuning.get("thresholds", {}).get("v_rand")
+    if task.membrane_class is not None and threshold is not None:
+        cells = each.outputs[1 - task.membrane_class].astype(np.float32)
+        # The threshold is of class 1; where cells are class 0 it is met from the other side.
+        regions = thin(cells, threshold if task.membrane_class == 0 else 1 - threshold)
+    return score_sample(
+        each.loaded.key,
+        _labels(each),
+        classes,
+        task=task,
+        true_objects=each.loaded.instances,
+        predicted_objects=objects,
+        regions=regions,
+        spacing=each.loaded.spacing,
+    )
+
+
+def _labels(each: Predicted) -> Labels:
+    if each.loaded.classes is None:
+        raise ValueError(f"{each.loaded.key} has no labels")
+    return each.loaded.classes

@@ -1,0 +1,255 @@
+"""From a data folder and settings to what a training needs: samples, splits, plan."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from useg.config import Config
+from useg.data.fingerprint import Fingerprint
+from useg.data.inspect import inspect
+from useg.data.labels import LabelMapping
+from useg.data.reading import Reading
+from useg.data.samples import Samples
+from useg.data.splits import assign_splits, blocks, fold_splits, folds
+from useg.errors import ConfigError, DataError
+from useg.home.folder import write_atomically
+from useg.train import probe
+from useg.train.batches import epoch_entries
+from useg.train.plan import Plan, load_plan
+from useg.train.planning import make_plan
+
+Note = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training needs.
+
+    Attributes:
+        reading, mapping, fingerprint: of the data.
+        samples: items of the plan's dimension (planes of volumes where it says so).
+        splits: "train", "val", "test" or "gap" per item; with folds, of the first one.
+        fold_splits: the splits of each fold; one list without folds.
+        plan: frozen.
+        notes: what the user should know.
+    """
+
+    reading: Reading
+    mapping: LabelMapping
+    fingerprint: Fingerprint
+    samples: Samples
+    fold_splits: tuple[tuple[str, ...], ...]
+    plan: Plan
+    notes: tuple[str, ...]
+
+
+def prepare(
+    data: Path,
+    config: Config,
+    home: Path,
+    *,
+    classes: Path | None = None,
+    plan_file: Path | None = None,
+    mapping: LabelMapping | None = None,
+    started: float | None = None,
+    note: Note = lambda text: None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Inspect a folder, split its samples and plan a training.
+
+    Args:
+        data: folder, pairs.csv or file.
+        config: settings.
+        home: where the machine's probe is kept.
+        classes: label mapping file.
+        plan_file: a plan to use as it is, instead of making one.
+        started: `time.monotonic()` at which the budget began; default now.
+        note: told what the user should know. progress: of reading.
+
+    Raises:
+        DataError: the data cannot be trained on. ConfigError: settings do not fit it.
+    """
+    started = time.monotonic() if started is None else started
+    found = inspect(data, classes=classes, progress=progress)
+    if found.mapping is None or found.fingerprint is None:
+        raise DataError(f"{data}: no labels were found, so there is nothing to train on")
+    for line in (found.reading.rule, *found.repairs, *found.warnings):
+        note(line)
+    labelled = [sample for sample in found.reading.samples if sample.labels]
+    notes: list[str] = [*found.repairs, *found.warnings]
+
+    if plan_file is not None:
+        plan = load_plan(plan_file)
+        _check_plan(plan, found.fingerprint, plan_file)
+        samples = Samples(labelled, found.mapping, plan.stored_channels, planes=plan.planes)
+        splits = _split(samples, config, found.fingerprint, notes)
+    else:
+        planes = _wants_planes(found.fingerprint, config)
+        samples = Samples(labelled, found.mapping, found.fingerprint.channels, planes=planes)
+        splits = _split(samples, config, found.fingerprint, notes)
+        plan = _plan(found.fingerprint, found.mapping, samples, splits[0], config, home, started)
+    for line in notes[len(found.repairs) + len(found.warnings) :]:
+        note(line)
+    return Prepared(found.reading, found.mapping, found.fingerprint, samples, splits, plan, tuple(notes))
+
+
+def _split(
+    samples: Samples, config: Config, fingerprint: Fingerprint, notes: list[str]
+) -> tuple[tuple[str, ...], ...]:
+    keys, groups, given = samples.keys, samples.groups, samples.splits
+    if len(samples) == 0:
+        raise DataError("no sample has labels, so there is nothing to train on")
+    if len(samples) == 1 and config.folds <= 1:
+        return (_split_one(samples, config, notes),)
+    sequence = fingerprint.sequence or (samples.planes and len({*groups}) == 1)
+    if config.folds > 1:
+        trainable = [i for i in range(len(samples)) if given[i] in (None, "train", "val")]
+        fold_of = folds(
+            [keys[i] for i in trainable], [groups[i] for i in trainable], config.folds, config.seed, sequence=sequence
+        )
+        result = []
+        for fold in range(config.folds):
+            splits = [split or "train" for split in given]
+            for index, split in zip(trainable, fold_splits(fold_of, fold, sequence=sequence), strict=True):
+                splits[index] = split
+            result.append(tuple(splits))
+        return tuple(result)
+    validation, test = config.data.validation, config.data.test
+    splits = assign_splits(
+        keys,
+        groups,
+        given,
+        fractions={"train": 1 - validation - test, "val": validation, "test": test},
+        seed=config.seed,
+        sequence=sequence,
+        notes=notes,
+    )
+    counts = Counter(splits)
+    if counts["train"] == 0:
+        raise DataError("no sample is left for training: every one is given as val or test")
+    if counts["val"] == 0:
+        notes.append(
+            "there is a single sample (or group): it is trained on and scored on alike, so the scores are "
+            "optimistic; annotate a second image for honest ones"
+        )
+        splits = ["val+train" if split == "train" else split for split in splits]
+    if sequence:
+        notes.append("neighbouring samples look alike: validation is one block of them, with a gap")
+    return (tuple(splits),)
+
+
+def _split_one(samples: Samples, config: Config, notes: list[str]) -> tuple[str, ...]:
+    """A single image is cut into a part to learn from and a part held out, with a gap between them."""
+    space = samples.space(0)
+    cut = blocks(space, config.data.validation, gap_px=max(1, min(16, max(space) // 20)), seed=config.seed)
+    samples.cut(0, [*cut.train, cut.val])
+    notes.append(
+        "there is a single image: a block of it is held out for validation, with a gap. Neighbouring parts of one "
+        "image are alike, so its scores are optimistic; annotate a second image for honest ones"
+    )
+    return ("train",) * len(cut.train) + ("val",)
+
+
+def _wants_planes(fingerprint: Fingerprint, config: Config) -> bool:
+    if fingerprint.ndim == 2:
+        return False
+    if config.data.dims != "auto":
+        return config.data.dims == "2"
+    spacing = fingerprint.spacing
+    return fingerprint.median_space[0] < 16 or bool(spacing and spacing[0] / min(spacing[1:]) > 4)
+
+
+def _plan(
+    fingerprint: Fingerprint,
+    mapping: LabelMapping,
+    samples: Samples,
+    splits: tuple[str, ...],
+    config: Config,
+    home: Path,
+    started: float,
+) -> Plan:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = config.train.threads or max(1, probe.cores() // config.workers)
+    memory = _ProbeMemory(home)
+    training = [i for i, split in enumerate(splits) if "train" in split]
+    spaces = [samples.space(i) for i in training]
+
+    def clock(arguments: dict[str, Any], patch: tuple[int, ...], micro: int, softmax: int, dtype: str) -> float:
+        key = [arguments, patch, micro, softmax, dtype, threads, device]
+        return memory.recall(
+            key,
+            lambda: probe.step_seconds(
+                arguments, patch, micro, softmax_channels=softmax, dtype=dtype, threads=threads, device=device  # type: ignore[arg-type]
+            ),
+        )
+
+    def dtype(arguments: dict[str, Any], patch: tuple[int, ...], softmax: int) -> tuple[str, str]:
+        return memory.recall(
+            ["dtype", arguments, patch, softmax, threads, device],
+            lambda: probe.better_dtype(arguments, patch, softmax_channels=softmax, threads=threads, device=device),
+        )
+
+    left = None
+    if config.steps is None and config.epochs is None:
+        left = 60.0 * (config.minutes if config.minutes is not None else 15.0)
+    return make_plan(
+        fingerprint,
+        config,
+        samples=len(training),
+        patches=lambda patch: len(epoch_entries(spaces, patch)),
+        has_objects=mapping.has_objects,
+        class_names=mapping.class_names,
+        clock=clock,
+        dtype=dtype,
+        threads=threads,
+        device=device,
+        seconds_left=None if left is None else left / max(1, config.folds),
+    )
+
+
+class _ProbeMemory:
+    """What was measured on this machine before, so that the same question has the same answer again.
+
+    Two runs with the same settings then have the same plan, although a clock was asked.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._file = home / "machines" / f"{probe.machine_digest()}.json"
+        try:
+            self._known = orjson.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            self._known = {}
+
+    def recall(self, question: object, measure: Callable[[], Any]) -> Any:
+        key = orjson.dumps(question, option=orjson.OPT_SORT_KEYS).decode()
+        if key not in self._known:
+            self._known[key] = measure()
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._file, orjson.dumps(self._known, option=orjson.OPT_INDENT_2))
+        return self._known[key]
+
+
+def _check_plan(plan: Plan, fingerprint: Fingerprint, path: Path) -> None:
+    wrong = []
+    if plan.stored_channels != fingerprint.channels:
+        wrong.append(f"{plan.stored_channels} channels, the data has {fingerprint.channels}")
+    if plan.num_classes != fingerprint.num_classes:
+        wrong.append(f"{plan.num_classes} classes, the data has {fingerprint.num_classes}")
+    if plan.dims > fingerprint.ndim:
+        wrong.append(f"{plan.dims} dimensions, the data has {fingerprint.ndim}")
+    if wrong:
+        raise ConfigError(f"{path} was made for other data: it has {' and '.join(wrong)}")
+
+
+def estimated_minutes(plan: Plan) -> float | None:
+    """Minutes of training as probed."""
+    return None if plan.seconds_per_step is None else math.ceil(plan.steps * plan.seconds_per_step / 6) / 10

@@ -1,0 +1,195 @@
+"""What stands on the page of a run, and in which order."""
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from useg.experiments.report.curves import curves
+from useg.experiments.report.markup import Markup, joined, tag
+from useg.experiments.report.pictures import Picture, sample_pictures
+from useg.experiments.report.tables import (
+    as_number,
+    as_text,
+    class_table,
+    confusion_table,
+    facts,
+    mapping_table,
+    nested_table,
+    sample_table,
+)
+
+__all__ = ["write_report"]
+
+_SECURITY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""No script runs and nothing is fetched, whatever is written on the page."""
+
+_OWN_PLACE = frozenset({"name", "warnings", "plan", "mapping", "fingerprint", "legend"})
+"""What of a record is shown in a place of its own, not among the facts of the run."""
+
+
+def write_report(
+    path: Path,
+    *,
+    record: Mapping[str, Any],
+    journal_events: Sequence[Mapping[str, Any]],
+    scores: Mapping[str, Any],
+    pictures: Sequence[Picture] = (),
+) -> None:
+    """Write the page of a run; it appears complete or not at all.
+
+    Every key below may be missing; its place is then left out. What is not known here is shown as it is.
+
+    Args:
+        path: of the HTML file.
+        record: what the run was: `name`, `run`, `warnings` (texts), `plan`, `mapping` (a label mapping),
+            `fingerprint`, `legend` (class name to a colour of three numbers 0..255), and any other facts.
+        journal_events: what happened, in order: events "step", "validation" and "decision".
+        scores: how good it is: `part` (of the data that was measured), `classes`, `mean_dice`, `mean_iou`,
+            `pixel_error`, `confusion`, `surface`, `instances`, `membranes`, `samples`.
+        pictures: samples to look at.
+    """
+    page = joined(Markup("<!doctype html>\n"), _page(record, journal_events, scores, pictures))
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(page.encode("utf-8", "replace"))
+    os.replace(part, path)
+
+
+def _page(
+    record: Mapping[str, Any],
+    events: Sequence[Mapping[str, Any]],
+    scores: Mapping[str, Any],
+    pictures: Sequence[Picture],
+) -> Markup:
+    title = as_text(record.get("name") or record.get("run") or "A run")
+    style = Markup(files("useg.experiments.report").joinpath("style.css").read_text(encoding="utf-8"))
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_SECURITY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{title} - useg"),
+        tag("style", style),
+    )
+    sections = [
+        _header(title, record, scores),
+        _figures(record, events, scores),
+        _warnings(record.get("warnings") or ()),
+        *_scores(scores),
+        *_pictures(pictures, record.get("legend") or {}),
+        *_section("How it learned", curves(events)),
+        *_per_image(scores),
+        *_what_went_in(record),
+        tag("footer", "Written by useg. This page needs no other file and no network."),
+    ]
+    return tag("html", head, tag("body", tag("main", *sections)), lang="en")
+
+
+def _section(title: str, *content: Markup | None) -> list[Markup]:
+    there = [piece for piece in content if piece]
+    return [tag("h2", title), *there] if there else []
+
+
+def _card(title: str, *content: Markup) -> Markup:
+    return tag("section", tag("h3", title), *content, class_="card")
+
+
+def _header(title: str, record: Mapping[str, Any], scores: Mapping[str, Any]) -> Markup:
+    part = scores.get("part")
+    about = [as_text(record["run"])] if record.get("run") else []
+    if part:
+        about.append(f"scores on the {as_text(part)} part")
+    if record.get("began"):
+        about.append(as_text(record["began"]))
+    return tag("header", tag("h1", title), tag("p", " · ".join(about)))
+
+
+def _figures(
+    record: Mapping[str, Any], events: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]
+) -> Markup | None:
+    instances, membranes = scores.get("instances") or {}, scores.get("membranes") or {}
+    shown = [
+        ("mean Dice", scores.get("mean_dice")),
+        ("mean IoU", scores.get("mean_iou")),
+        ("pixel error", scores.get("pixel_error")),
+        ("AP at IoU 0.5", instances.get("ap50")),
+        ("panoptic quality", instances.get("pq")),
+        ("V_rand", membranes.get("v_rand")),
+        ("V_info", membranes.get("v_info")),
+    ]
+    figures = [(name, as_number(value)) for name, value in shown if isinstance(value, int | float)]
+    steps = [event["step"] for event in events if event.get("event") == "step"]
+    if steps:
+        figures.append(("steps", f"{max(steps):,}"))
+    if isinstance(record.get("seconds"), int | float):
+        figures.append(("time", duration(record["seconds"])))
+    items = [tag("li", tag("b", value), tag("span", name)) for name, value in figures]
+    return tag("ul", *items, class_="figures") if items else None
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it: "8 s", "12 min 5 s", "2 h 3 min"."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _warnings(warnings: Sequence[str]) -> Markup | None:
+    if not warnings:
+        return None
+    items = tag("ul", *(tag("li", as_text(warning)) for warning in warnings))
+    return tag("section", tag("h3", "Before you trust the scores"), items, class_="warnings")
+
+
+def _scores(scores: Mapping[str, Any]) -> list[Markup]:
+    classes = scores.get("classes") or {}
+    cards = []
+    if classes:
+        cards.append(_card("Classes", class_table(classes)))
+    extra = []
+    if scores.get("confusion"):
+        told = "Of the pixels of a class (row), the share that was predicted as each class (column)."
+        table = confusion_table(scores["confusion"], list(classes))
+        extra.append(_card("Confusion", table, tag("p", told, class_="quiet")))
+    titles = {"surface": "Boundaries", "instances": "Objects", "membranes": "Membranes"}
+    for key in [*titles, *(other for other in scores if other not in _KNOWN_SCORES)]:
+        if isinstance(scores.get(key), Mapping) and scores[key]:
+            extra.append(_card(titles.get(key, key), nested_table(scores[key])))
+    if extra:
+        cards.append(tag("div", *extra, class_="grid"))
+    return _section("Scores", *cards)
+
+
+_KNOWN_SCORES = frozenset({"part", "classes", "confusion", "samples", "surface", "instances", "membranes"})
+
+
+def _pictures(pictures: Sequence[Picture], legend: Mapping[str, Sequence[int]]) -> list[Markup]:
+    found = []
+    for rank, title in (("worst", "Where it is worst"), ("best", "Where it is best"), ("sample", "Samples")):
+        chosen = [picture for picture in pictures if picture.rank == rank]
+        if chosen:
+            found += _section(title, sample_pictures(chosen, legend))
+    return found
+
+
+def _per_image(scores: Mapping[str, Any]) -> list[Markup]:
+    samples = scores.get("samples") or {}
+    return _section("Image by image", _card("Worst first", sample_table(samples))) if samples else []
+
+
+def _what_went_in(record: Mapping[str, Any]) -> list[Markup]:
+    rest = {key: value for key, value in record.items() if key not in _OWN_PLACE}
+    cards = []
+    if record.get("mapping"):
+        cards.append(_card("What the label files say", mapping_table(record["mapping"])))
+    for title, content in (
+        ("The plan", record.get("plan")),
+        ("What was measured on the data", record.get("fingerprint")),
+        ("The run", rest),
+    ):
+        if content:
+            cards.append(_card(title, facts(content)))
+    return _section("What went in", *cards)

@@ -1,0 +1,249 @@
+"""A training from folder to bundle, scores and report; stopped, resumed and extended without losing a bit."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from useg import __version__
+from useg.config import Config, load_config
+from useg.data.labels import LabelMapping
+from useg.errors import InputError, TrainingError, UsegError
+from useg.experiments.attempt import Attempt, Budget
+from useg.experiments.finish import finish
+from useg.experiments.prepare import Prepared, prepare
+from useg.home.folder import find_run, new_run, writing
+from useg.runs.record import RunFolder, now
+from useg.train import probe
+from useg.train.batches import Batches, class_histogram
+from useg.train.loop import overfit_one_batch
+
+Note = Callable[[str], None]
+Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
+
+EVALUATION_SHARE = 0.1
+
+
+@dataclass
+class Stop:
+    """Whether someone asked to stop: Ctrl-C or SIGTERM once; a second one ends at once."""
+
+    asked: bool = False
+
+    def install(self) -> None:
+        """Listen to the signals, in the main thread."""
+
+        def handler(number: int, frame: FrameType | None) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            print("\nstopping after this step; once more to stop at once", file=sys.stderr)
+
+        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGTERM, handler)
+
+
+@dataclass
+class Listener:
+    """Where words and progress go; silent by default.
+
+    Attributes:
+        note: one line the user should know. progress: a bar: `with progress("reading") as advance: advance(done, total=n)`.
+    """
+
+    note: Note = lambda text: None
+    progress: Progress = lambda text: nullcontext(lambda *a, **k: None)
+    stop: Stop = field(default_factory=Stop)
+
+
+def train(
+    data: Path | None,
+    *,
+    home: Path,
+    config: Config | None = None,
+    classes: Path | None = None,
+    plan_file: Path | None = None,
+    name: str | None = None,
+    resume: str | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Train a U-Net on a folder, or go on with a run.
+
+    Args:
+        data: folder, pairs.csv or file; with `resume` only needed if it has moved.
+        home: where the run's folder is made.
+        config: settings. classes: label mapping file. plan_file: a plan to use as it is.
+        name: part of the run's id.
+        resume: a run to go on with: one that was killed or stopped ends as if it had not been; a finished one
+            is extended by `minutes` or `epochs`, from before its learning rate began to fall.
+        listener: where words and progress go.
+
+    Returns:
+        {"run", "folder", "bundle", "weights", "scores", "seconds", "status"}.
+
+    Raises:
+        DataError, ConfigError: before anything is written. TrainingError: the loss became NaN; the record says so.
+    """
+    started = time.monotonic()
+    listener = listener or Listener()
+    if resume is not None:
+        folder = RunFolder(find_run(home, resume))
+        prepared, config = _recall(folder, data, home, listener)
+    elif data is not None:
+        config = config or Config()
+        with listener.progress("reading") as advance:
+            prepared = prepare(
+                data, config, home, classes=classes, plan_file=plan_file, started=started, note=listener.note,
+                progress=lambda done, total: advance(done, total=total),
+            )  # fmt: skip
+        folder = RunFolder(new_run(home, name))
+        _write_inputs(folder, data, config, prepared, name)
+    else:
+        raise InputError("nothing to train on: name a data folder, or a run to --resume")
+    listener.note(f"run {folder.id}: {describe(prepared)}")
+    try:
+        result = _run(folder, prepared, config, listener, minutes, epochs, resuming=resume is not None)
+    except TrainingError as error:
+        folder.update(status="failed", error=str(error), ended=now())
+        raise
+    except UsegError as error:
+        _best_effort(folder, status="failed", error=str(error), ended=now())
+        raise
+    except KeyboardInterrupt:
+        _best_effort(folder, status="stopped", ended=now())
+        raise
+    result["seconds"] = round(time.monotonic() - started, 1)
+    return result
+
+
+def _run(
+    folder: RunFolder,
+    prepared: Prepared,
+    config: Config,
+    listener: Listener,
+    minutes: float | None,
+    epochs: float | None,
+    *,
+    resuming: bool,
+) -> dict[str, Any]:
+    attempts = []
+    plan = prepared.plan
+    several = len(prepared.fold_splits) > 1
+    for fold, splits in enumerate(prepared.fold_splits):
+        place = RunFolder(folder.path / "folds" / str(fold)) if several else folder
+        with writing(place.path):
+            place.path.mkdir(parents=True, exist_ok=True)
+        train_on = [i for i, split in enumerate(splits) if "train" in split]
+        validate_on = [i for i, split in enumerate(splits) if "val" in split]
+        batches = Batches(plan, prepared.samples, train_on, workers=max(1, min(plan.threads, 4)))
+        attempt = Attempt(place, plan, prepared, batches, validate_on, Budget(plan.budget_s))
+        more_steps = attempt.steps_for(minutes, epochs) if resuming and (minutes or epochs) else None
+        if not resuming or not attempt.has_history:
+            _preflight(plan, batches, prepared, train_on, listener)
+        label = f"training fold {fold + 1} of {len(prepared.fold_splits)}" if several else "training"
+        attempt.run(listener, label=label, more_steps=more_steps)
+        attempts.append(attempt)
+        if listener.stop.asked:
+            break
+    return finish(folder, prepared, attempts, listener, stopped=listener.stop.asked)
+
+
+def describe(prepared: Prepared) -> str:
+    """The plan in one line."""
+    plan = prepared.plan
+    width = f"{plan.dims}D U-Net of base {plan.base}, depth {plan.depth}"
+    batch = f"{plan.micro_batch} patches of {'x'.join(map(str, plan.patch))}"
+    seconds = f", {plan.seconds_per_step:.2f} s each" if plan.seconds_per_step else ""
+    mode = f", objects by {plan.instance_mode}" if plan.instance_mode != "none" else ""
+    return f"{width}, {plan.num_classes} classes{mode}; {plan.steps} steps of {batch}{seconds}"
+
+
+def _preflight(plan: Any, batches: Batches, prepared: Prepared, train_on: list[int], listener: Listener) -> None:
+    """What would go wrong is said before the time is spent."""
+    shown = train_on[:: max(1, len(train_on) // 32)]
+    counts = class_histogram(prepared.samples, shown, plan.num_classes)
+    total = max(1, counts.sum())
+    names = [*prepared.mapping.class_names, "ignored"]
+    shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(names, counts, strict=True) if count)
+    listener.note(f"labels: {shares}")
+    if plan.steps < 60 or plan.recipe == "paper":
+        return  # one step of the network of 2015 takes as long as this whole check may
+    first, last = overfit_one_batch(plan, batches, steps=max(8, min(20, plan.steps // 50)))
+    if not last < first:
+        listener.note(
+            f"warning: the network could not learn a single batch by heart (loss {first:.3f} to {last:.3f}); "
+            "look at the images and labels with `useg inspect`"
+        )
+
+
+def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepared, name: str | None) -> None:
+    folder.write_json(
+        "record.json",
+        {
+            "format": 1,
+            "run": folder.id,
+            "name": name,
+            "status": "running",
+            "started": now(),
+            "useg": __version__,
+            "command": sys.argv,
+            "data": str(data.absolute()),
+            "config_digest": config.digest(),
+            "machine": probe.machine(),
+            "notes": list(prepared.notes),
+        },
+    )
+    folder.write_json("config.json", config.model_dump(mode="json"))
+    folder.write_json("fingerprint.json", prepared.fingerprint.model_dump(mode="json"))
+    folder.write_text("classes.toml", prepared.mapping.to_toml())
+    folder.write_json("mapping.json", prepared.mapping.model_dump(mode="json"))
+    folder.write_json(
+        "splits.json",
+        [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits],
+    )
+    prepared.plan.save(folder.plan)
+
+
+def _recall(folder: RunFolder, data: Path | None, home: Path, listener: Listener) -> tuple[Prepared, Config]:
+    """What a run was begun with; the data is read again and must have the same samples.
+
+    Raises:
+        InputError: samples are missing.
+    """
+    import orjson
+
+    record = folder.record()
+    config = load_config(None, **orjson.loads((folder.path / "config.json").read_bytes()))
+    source = data or Path(record["data"])
+    listener.note(f"going on with {folder.id} on {source}")
+    mapping = LabelMapping.model_validate(orjson.loads((folder.path / "mapping.json").read_bytes()))
+    with listener.progress("reading") as advance:
+        prepared = prepare(
+            source, config, home, plan_file=folder.plan, mapping=mapping,
+            progress=lambda done, total: advance(done, total=total),
+        )  # fmt: skip
+    wanted = orjson.loads((folder.path / "splits.json").read_bytes())
+    mine = [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits]
+    if wanted != mine:
+        before, after = set(wanted[0]), set(mine[0])
+        lines = [f"{key} is missing" for key in sorted(before - after)[:10]]
+        lines += [f"{key} is new" for key in sorted(after - before)[:10]]
+        raise InputError(
+            "\n  ".join([f"{source} is not the data that {folder.id} was trained on:", *(lines or ["splits differ"])])
+        )
+    folder.update(status="running")
+    return prepared, config
+
+
+def _best_effort(folder: RunFolder, **changes: Any) -> None:
+    try:
+        folder.update(**changes)
+    except UsegError:
+        return  # the disk is full or gone: the error that is being raised says so already

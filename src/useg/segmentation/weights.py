@@ -1,0 +1,334 @@
+"""Weight maps for the loss: class balance, and the border term that keeps touching objects apart.
+
+Both published border formulas need each pixel's distances to the nearest and to the second nearest object.
+They are found exactly, one axis after the other, for all objects at once: the cost does not depend on
+how many there are.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Literal
+
+import numpy as np
+
+from useg.arrays import IGNORE, Instances, Labels, Weights
+from useg.errors import InputError
+
+Border = Literal["none", "2015", "2019"]
+_NEGLECTED = 5e-4
+_FAR = 12000
+_BLOCK = 1 << 15
+
+
+def border_weights_2015(
+    instances: Instances, *, w0: float = 10.0, sigma_px: float = 5.0, sampling: Sequence[float] | None = None
+) -> Weights:
+    """The border term of 2015: w0 exp(-(d1 + d2)^2 / (2 sigma^2)), without the class weight.
+
+    d1 and d2 are a pixel's distances to the nearest pixel of the nearest and of the second nearest object. The term
+    stands on background pixels, as in the paper, and also on the rims where two objects touch with no background
+    between them: on the pixels of either that have a pixel of the other among their 8 (26) neighbours, with d1 = 0.
+    It is 0 elsewhere, where fewer than two objects are near, and where it is less than w0 / 2000.
+
+    Args:
+        instances: object ids; 0 (or less) is background.
+        w0: height; sigma_px: width, in pixels of the last axis.
+        sampling: size of a pixel along each axis in pixels of the last axis; None for equal sizes.
+
+    Raises:
+        InputError: w0 or sigma_px or sampling is out of range.
+
+    Source: Ronneberger, Fischer, Brox 2015, eq. 2. The paper leaves touching objects to a gap drawn beforehand.
+    """
+    steps = _steps(instances, sampling, w0, sigma_px)
+    radius = sigma_px * math.sqrt(-2 * math.log(_NEGLECTED))
+    nearest, second = _two_nearest(instances, radius, steps)
+    weights = _border_term(nearest, second, w0, sigma_px, radius)
+    weights[(instances > 0) & ~_touching(instances, earlier=False)] = 0.0
+    return weights
+
+
+def border_weights_2019(
+    instances: Instances,
+    *,
+    w0: float = 50.0,
+    sigma_px: float = 6.0,
+    ratio: float = 0.1,
+    decay_px: float = 10.0,
+    sampling: Sequence[float] | None = None,
+) -> Weights:
+    """The whole weight of 2019, class balance included: foreground 1, background by its distance to objects.
+
+    Background: ratio + w0 exp(-(d1 + d2)^2 / (2 sigma^2)) + (1 - ratio) exp(-d1^2 / (2 decay^2)), after a gap was
+    opened between touching objects (`open_gaps`; train on labels with the same gap). Where no object is
+    near it is `ratio`; terms less than 1/2000 of their height are left out.
+
+    Args:
+        instances: object ids; 0 (or less) is background. All objects count alike, whatever their class;
+            the original sums one map a class.
+        w0, sigma_px: height and width of the border term.
+        ratio: weight of background far from everything; 0 to 1.
+        decay_px: width of the belt of background weighted nearly like foreground.
+        sampling: size of a pixel along each axis in pixels of the last axis; None for equal sizes.
+
+    Raises:
+        InputError: a number is out of range.
+
+    Source: Falk et al. 2019 and the formula of its Fiji plug-in.
+    """
+    steps = _steps(instances, sampling, w0, sigma_px)
+    if not (0 <= ratio <= 1 and decay_px > 0):
+        raise InputError(f"border weights: ratio {ratio}, decay {decay_px} px; wanted 0 to 1, and above 0")
+    gapped = open_gaps(instances)
+    cut = math.sqrt(-2 * math.log(_NEGLECTED))
+    nearest, second = _two_nearest(gapped, sigma_px * cut, steps)
+    weights = _border_term(nearest, second, w0, sigma_px, sigma_px * cut)
+    weights += np.float32(ratio)
+    if decay_px > sigma_px:
+        nearest, _ = _two_nearest(gapped, decay_px * cut, steps, only_first=True)
+    belt = np.flatnonzero(nearest <= decay_px * cut)
+    close = nearest.reshape(-1)[belt]
+    weights.reshape(-1)[belt] += np.float32(1 - ratio) * np.exp(close * close * np.float32(-0.5 / decay_px**2))
+    weights[gapped > 0] = 1.0
+    return weights
+
+
+def open_gaps(instances: Instances) -> Instances:
+    """Turn into background each object pixel that has an earlier neighbour in another object.
+
+    Earlier: among the 4 of 8 (13 of 26) neighbours that come first in memory. Touching objects end up one pixel apart.
+    """
+    gapped = instances.copy()
+    gapped[_touching(instances, earlier=True)] = 0
+    return gapped
+
+
+def class_weights(counts: Sequence[int] | np.ndarray, *, cap: float = 10.0) -> np.ndarray:
+    """One weight a class: the inverse square root of its share of pixels, so that rare classes count more.
+
+    The weights are scaled such that the mean over all counted pixels is 1. No weight exceeds `cap` times the smallest.
+    A class without pixels has weight 1, as have all where nothing was counted.
+
+    Args:
+        counts: pixels of each class, ignored pixels left out.
+        cap: largest ratio of two weights; at least 1.
+
+    Returns:
+        float32 (classes,).
+
+    Raises:
+        InputError: a negative count, no class, or a cap below 1.
+    """
+    pixels = np.asarray(counts, dtype=np.float64)
+    if pixels.ndim != 1 or not len(pixels) or not (pixels >= 0).all() or cap < 1:
+        raise InputError(f"class weights: counts {counts!r} and cap {cap}; wanted counts from 0 and a cap from 1")
+    weights = np.ones(len(pixels))
+    present = pixels > 0
+    if present.any():
+        shares = pixels[present] / pixels.sum()
+        inverse = 1.0 / np.sqrt(shares)
+        inverse = np.minimum(inverse, cap * inverse.min())
+        weights[present] = inverse / (shares * inverse).sum()
+    return weights.astype(np.float32)
+
+
+def weight_map(
+    classes: Labels,
+    instances: Instances | None,
+    *,
+    class_weights: np.ndarray | None = None,
+    border: Border = "2015",
+    w0: float = 10.0,
+    sigma_px: float = 5.0,
+    sampling: Sequence[float] | None = None,
+) -> Weights:
+    """The weight of each pixel in the loss; 0 where the class is IGNORE.
+
+    border "none": the class weight. "2015": class weight + border term. "2019": class weight times the
+    weight of 2019 (which has its own balance: give no class weights to have it as published).
+
+    Args:
+        classes: label map.
+        instances: objects; None: the connected parts of each class other than 0, as the paper does for membranes.
+        class_weights: one a class; None for 1 each.
+        border, w0, sigma_px, sampling: see `border_weights_2015` and `border_weights_2019`.
+
+    Raises:
+        InputError: a class without a weight, sizes that differ, or a number out of range.
+    """
+    if instances is not None and instances.shape != classes.shape:
+        raise InputError(f"weight map: classes of {classes.shape} with instances of {instances.shape}")
+    table = np.zeros(256, dtype=np.float32)
+    table[:IGNORE] = 1.0
+    if class_weights is not None:
+        known = len(class_weights)
+        table[:known], table[known:IGNORE] = class_weights, np.nan
+    weights = table[classes]
+    if class_weights is not None and np.isnan(weights).any():
+        found = int(classes[classes != IGNORE].max())
+        raise InputError(f"weight map: class {found} in a label map, but weights for {known} classes only")
+    if border == "none":
+        return weights
+    objects = components(classes) if instances is None else instances
+    if border == "2019":
+        weights *= border_weights_2019(objects, w0=w0, sigma_px=sigma_px, sampling=sampling)
+    elif border == "2015":
+        weights += border_weights_2015(objects, w0=w0, sigma_px=sigma_px, sampling=sampling)
+        weights[classes == IGNORE] = 0.0
+    else:
+        raise InputError(f"weight map: border {border!r}; wanted none, 2015 or 2019")
+    return weights
+
+
+def components(classes: Labels) -> Instances:
+    """The connected parts of each class other than 0 and IGNORE, as objects; pixels connect by their sides."""
+    from scipy import ndimage
+
+    objects = np.zeros(classes.shape, dtype=np.int32)
+    count = 0
+    present = np.flatnonzero(np.bincount(classes.ravel(), minlength=256))
+    for label in present[(present > 0) & (present != IGNORE)]:
+        parts, found = ndimage.label(classes == label)
+        objects += np.where(parts > 0, parts + count, 0).astype(np.int32)
+        count += found
+    return objects
+
+
+def _steps(
+    instances: Instances, sampling: Sequence[float] | None, w0: float, sigma_px: float
+) -> tuple[float, ...]:
+    steps = (1.0,) * instances.ndim if sampling is None else tuple(float(step) for step in sampling)
+    if len(steps) != instances.ndim or min(steps) <= 0 or w0 < 0 or not 0.1 <= sigma_px <= 1000:
+        raise InputError(
+            f"border weights: w0 {w0}, sigma {sigma_px} px, sampling {sampling} for {instances.ndim} axes; "
+            "wanted w0 from 0, sigma from 0.1 to 1000, and one sampling above 0 an axis"
+        )
+    return steps
+
+
+def _border_term(
+    nearest: np.ndarray, second: np.ndarray, w0: float, sigma_px: float, radius: float
+) -> np.ndarray:
+    weights = np.zeros(nearest.shape, dtype=np.float32)
+    total = nearest + second
+    near = np.flatnonzero(total <= radius)
+    sums = total.reshape(-1)[near]
+    weights.reshape(-1)[near] = np.float32(w0) * np.exp(sums * sums * np.float32(-0.5 / sigma_px**2))
+    return weights
+
+
+def _touching(instances: Instances, *, earlier: bool) -> np.ndarray:
+    """Object pixels with a pixel of another object among their neighbours (or their earlier neighbours only)."""
+    touching = np.zeros(instances.shape, dtype=bool)
+    objects = np.maximum(instances, 0)
+    for offset in product((-1, 0, 1), repeat=instances.ndim):
+        if offset >= (0,) * instances.ndim:
+            break
+        here = tuple(slice(max(-step, 0), side + min(-step, 0)) for step, side in zip(offset, instances.shape, strict=True))
+        there = tuple(slice(max(step, 0), side + min(step, 0)) for step, side in zip(offset, instances.shape, strict=True))
+        differ = objects[here] != objects[there]
+        differ &= np.minimum(objects[here], objects[there]) > 0
+        touching[here] |= differ
+        if not earlier:
+            touching[there] |= differ
+    return touching
+
+
+def _two_nearest(
+    instances: Instances, radius: float, steps: tuple[float, ...], *, only_first: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances to the nearest and the second nearest object, exact up to `radius`, infinite beyond.
+
+    Squares of distances are kept as integers: as they are for pixels of equal size, else in 1/1024. One axis after
+    the other, each pixel looks along the axis: the nearest object is the least of the squares it sees, with the
+    object's id in the low bits; the second nearest is the least among all others, and what a pixel seen offers
+    is its own nearest object or, if that is ours already, its second.
+    """
+    whole = all(step == round(step) for step in steps)
+    unit = 1 if whole else 1024
+    limit = int(radius * radius * unit) + 1
+    objects = np.maximum(instances, 0)
+    bits = 0 if only_first else int(objects.max(initial=0)).bit_length()
+    small = whole and bits <= 16 and limit < _FAR
+    far = _FAR if small else 2 * limit
+    best = np.where(objects > 0, 0, far).astype(np.int16 if small else np.int64)
+    owner = objects.astype(np.uint16 if small else np.int64)
+    other = np.full_like(best, far)
+    for axis in reversed(range(instances.ndim)):
+        side = instances.shape[axis]
+        reach = min(int(radius / steps[axis]), side - 1)
+        squares = [round((offset * steps[axis]) ** 2 * unit) for offset in range(1, reach + 1)]
+        lines = [np.moveaxis(array, axis, 0) for array in (best, owner, other)]
+        results = [np.empty_like(array) for array in (best, owner, other)]
+        columns = [np.moveaxis(array, axis, 0) for array in results]
+        for block in _blocks(lines[0].shape):
+            held = (np.ascontiguousarray(line[block]).reshape(side, -1) for line in lines)
+            found = _look(*held, squares, far, bits, only_first)
+            for column, values in zip(columns, found, strict=True):
+                column[block] = values.reshape(column[block].shape)
+        best, owner, other = results
+    distances = []
+    for square in (best, other):
+        distance = np.sqrt(square.astype(np.float32) * np.float32(1 / unit))
+        distance[square > limit] = np.inf
+        distances.append(distance)
+    return distances[0], distances[1]
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Cut all axes but the first such that a block stays in the processor's cache."""
+    width = max(1, _BLOCK // max(1, shape[0]))
+    if len(shape) == 1:
+        yield (slice(None),)
+    elif len(shape) == 2:
+        for start in range(0, shape[1], width):
+            yield (slice(None), slice(start, start + width))
+    else:
+        rows = max(1, width // shape[2])
+        for start in range(0, shape[1], rows):
+            yield (slice(None), slice(start, start + rows))
+
+
+def _look(
+    best: np.ndarray,
+    owner: np.ndarray,
+    other: np.ndarray,
+    squares: list[int],
+    far: int,
+    bits: int,
+    only_first: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One step of `_two_nearest` along the first axis, for lines side by side."""
+    side, reach = len(best), len(squares)
+    wide = best.dtype if only_first else np.dtype(np.int32 if best.dtype == np.int16 else np.int64)
+    key = _padded((best.astype(wide) << bits) | (0 if only_first else owner.astype(wide)), reach, far << bits)
+    least, seen = key[reach : reach + side].copy(), np.empty((side, best.shape[1]), dtype=wide)
+    for offset, square in enumerate(squares, start=1):
+        np.minimum(key[reach - offset :][:side], key[reach + offset :][:side], out=seen)
+        seen += wide.type(square << bits)
+        np.minimum(least, seen, out=least)
+    if only_first:
+        return np.minimum(least, wide.type(far)), owner, other
+    mine = (least & wide.type((1 << bits) - 1)).astype(owner.dtype)
+    farther = _padded(other, reach, far)
+    gain = _padded(other - best, reach, 0)
+    owners = _padded(owner, reach, 0)
+    second, seen = np.full_like(best, far), np.empty_like(best)
+    differs, mask = np.empty(best.shape, dtype=bool), np.empty_like(best)
+    for offset, square in enumerate([0, *squares]):
+        for start in {reach - offset, reach + offset}:
+            np.not_equal(owners[start : start + side], mine, out=differs)
+            np.negative(differs.view(np.int8), out=mask)  # all bits or none: ten times faster than np.where
+            np.bitwise_and(gain[start : start + side], mask, out=mask)
+            np.subtract(farther[start : start + side], mask, out=seen)
+            seen += best.dtype.type(square)
+            np.minimum(second, seen, out=second)
+    nearest = np.minimum(least >> bits, wide.type(far)).astype(best.dtype)
+    return nearest, mine, second
+
+
+def _padded(lines: np.ndarray, reach: int, value: int) -> np.ndarray:
+    padded = np.full((len(lines) + 2 * reach, lines.shape[1]), value, dtype=lines.dtype)
+    padded[reach : reach + len(lines)] = lines
+    return padded

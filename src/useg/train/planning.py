@@ -1,0 +1,354 @@
+"""From fingerprint, settings and probe to a plan: patch, depth, width, steps, normalisation, loss."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from useg.config import Config
+from useg.data.fingerprint import ChannelStatistics, Fingerprint
+from useg.errors import ConfigError, DataError
+from useg.segmentation.augment import AugmentSettings
+from useg.segmentation.geometry import Geometry
+from useg.segmentation.instances import output_channels
+from useg.segmentation.normalise import ChannelNorm, input_channels
+from useg.segmentation.weights import class_weights
+from useg.train.plan import Plan
+
+# (network arguments, patch, micro-batch, softmax channels, dtype) -> seconds of a step
+StepClock = Callable[[dict[str, Any], tuple[int, ...], int, int, str], float]
+
+_PATCH = {2: 256, 3: 64}
+_BATCH_PIXELS = {"cpu": 262_144, "cuda": 1_048_576}
+_SHARE_OF_BUDGET = 0.82
+_ENOUGH_STEPS = 1_200
+_MANY_STEPS = 4_000
+_MAX_ONEHOT = 16
+
+
+def make_plan(
+    fingerprint: Fingerprint,
+    config: Config,
+    *,
+    samples: int,
+    patches: Callable[[tuple[int, ...]], int],
+    has_objects: bool,
+    class_names: Sequence[str],
+    clock: StepClock,
+    dtype: Callable[[dict[str, Any], tuple[int, ...], int], tuple[str, str]],
+    threads: int,
+    device: str,
+    seconds_left: float | None,
+) -> Plan:
+    """Decide everything the settings leave open.
+
+    Args:
+        fingerprint: of the data.
+        config: the user's settings; what is set there wins.
+        samples: training samples. patches: how many of a size an epoch has.
+        has_objects: labels tell objects apart.
+        class_names: in id order.
+        clock: seconds of a training step on this machine.
+        dtype: the faster dtype on this machine, with the reason.
+        threads: of torch. device: "cpu" or "cuda".
+        seconds_left: of the budget in minutes, now; None when the budget is in epochs or steps.
+
+    Raises:
+        DataError: a network cannot be planned for this data.
+        ConfigError: settings contradict each other or the data.
+    """
+    reasons: dict[str, str] = {}
+    dims, planes = _dims(fingerprint, config, reasons)
+    norms = normalisation(fingerprint, reasons)
+    if not input_channels(norms):
+        raise DataError("every channel of the images is constant: there is nothing to learn from")
+    mode = _instance_mode(config, reasons, has_objects=has_objects)
+    shape = _paper_shape() if config.recipe == "paper" else _shape(fingerprint, config, dims, reasons)
+    patch: tuple[int, ...] = shape.pop("patch")
+    softmax = fingerprint.num_classes + (mode == "border")
+    arguments = {
+        "dims": dims,
+        "channels": input_channels(norms),
+        "outputs": output_channels(fingerprint.num_classes, mode),
+        "max_width": 512 if dims == 2 else 320,
+        "residual": config.network.residual,
+        "deep_supervision": config.network.deep_supervision,
+        **shape,
+    }
+    if config.recipe == "paper" and dims == 3:
+        raise ConfigError("the network of 2015 is 2D: set data.dims to 2, or use the modern recipe")
+    chosen = config.train.dtype
+    if chosen == "auto":
+        small = {**arguments, "base": min(arguments.get("base") or 16, 16)}
+        chosen, reasons["dtype"] = ("float32", "as in 2015") if shape.get("valid") else dtype(small, patch, softmax)  # type: ignore[assignment]
+    arguments, micro, seconds = _width_and_batch(
+        arguments, patch, config, seconds_left, device, lambda a, m: clock(a, patch, m, softmax, chosen), reasons
+    )
+    per_epoch = patches(patch)
+    steps = _steps(config, per_epoch, micro * config.train.count, seconds * config.train.count, seconds_left, reasons)
+    optimizer = "sgd" if config.recipe == "paper" else config.train.optimizer
+    fields = {key: value for key, value in arguments.items() if key not in ("dims", "channels", "outputs", "depth")}
+    return Plan(
+        recipe=config.recipe,
+        seed=config.seed,
+        dims=dims,
+        planes=planes,
+        stored_channels=fingerprint.channels,
+        num_classes=fingerprint.num_classes,
+        class_names=tuple(class_names),
+        instance_mode=mode,
+        patch=patch,
+        normalisation=norms,
+        micro_batch=micro,
+        count=config.train.count,
+        steps=steps,
+        warmup_steps=round(steps * config.train.warmup),
+        cooldown_steps=round(steps * config.train.cooldown),
+        patches_per_epoch=per_epoch,
+        optimizer=optimizer,
+        lr=config.train.lr or {"adamw": 2e-3, "sgd": 1e-3 if config.recipe == "paper" else 1e-2}[optimizer],
+        weight_decay=config.train.weight_decay if optimizer == "adamw" else 0.0,
+        momentum=config.train.momentum,
+        clip_norm=config.train.clip_norm,
+        ema=config.train.ema,
+        dtype=chosen,
+        threads=threads,
+        device=device,
+        augmentation=_augmentation(config, fingerprint, dims),
+        overlap=0.25,
+        validate_every=max(1, steps // 20),
+        validation_samples=_validation_samples(fingerprint, dims, patch, micro, steps),
+        checkpoint_seconds=config.train.checkpoint_seconds,
+        seconds_per_step=seconds * config.train.count,
+        budget_s=seconds_left,
+        reasons=reasons,
+        **_loss(fingerprint, config, mode, reasons),
+        **fields,
+    )
+
+
+def _dims(fingerprint: Fingerprint, config: Config, reasons: dict[str, str]) -> tuple[Literal[2, 3], bool]:
+    if fingerprint.ndim == 2:
+        if config.data.dims == "3":
+            raise ConfigError("data.dims is 3, but the images are 2D")
+        return 2, False
+    if config.data.dims != "auto":
+        return (2, True) if config.data.dims == "2" else (3, False)
+    planes, spacing = fingerprint.median_space[0], fingerprint.spacing
+    if planes < 16:
+        reasons["dims"] = f"volumes of {planes} planes are too thin for 3D: trained plane by plane"
+        return 2, True
+    if spacing and spacing[0] / min(spacing[1:]) > 4:
+        reasons["dims"] = f"planes are {spacing[0] / min(spacing[1:]):.1f} px apart: trained plane by plane"
+        return 2, True
+    reasons["dims"] = "volumes"
+    return 3, False
+
+
+def normalisation(fingerprint: Fingerprint, reasons: dict[str, str]) -> tuple[ChannelNorm, ...]:
+    """How each channel becomes network input: by the data set's numbers where all images share a scale,
+    by the image's own where they do not, codes as one channel each, constants left out.
+    """
+    return tuple(
+        _channel_norm(channel, index, fingerprint, reasons)
+        for index, channel in enumerate(fingerprint.channel_statistics)
+    )
+
+
+def _channel_norm(
+    channel: ChannelStatistics, index: int, fingerprint: Fingerprint, reasons: dict[str, str]
+) -> ChannelNorm:
+    name = f"normalisation of channel {channel.name or index}"
+    nodata = channel.nodata[0] if channel.nodata else None
+    if channel.kind == "constant":
+        reasons[name] = "constant: left out"
+        return ChannelNorm("drop")
+    values = getattr(channel, "values", ())
+    if channel.kind == "categorical" and values and len(values) <= _MAX_ONEHOT:
+        reasons[name] = f"{len(values)} codes: one channel each"
+        return ChannelNorm("onehot", values=tuple(float(v) for v in values))
+    if fingerprint.intensity_scale_differs:
+        reasons[name] = "images differ in scale: each by its own range"
+        return ChannelNorm("image", nodata=nodata)
+    reasons[name] = "images share a scale: by the data set's mean and deviation"
+    return ChannelNorm(
+        "dataset",
+        low=channel.percentile_00_5 if channel.kind == "continuous" else channel.minimum,
+        high=channel.percentile_99_5 if channel.kind == "continuous" else channel.maximum,
+        mean=channel.mean,
+        std=max(channel.std, 1e-12),
+        nodata=nodata,
+    )
+
+
+def _instance_mode(config: Config, reasons: dict[str, str], *, has_objects: bool) -> Any:
+    mode = config.instances.mode
+    if mode == "auto":
+        reasons["instance_mode"] = "labels tell objects apart" if has_objects else "labels are classes, not objects"
+        return "border" if has_objects else "none"
+    if mode != "none" and not has_objects:
+        raise ConfigError(f"instances.mode is {mode!r}, but the labels do not tell objects apart")
+    return mode
+
+
+def _paper_shape() -> dict[str, Any]:
+    return {
+        "patch": (572, 572),
+        "strides": ((2, 2),) * 4,
+        "depth": 4,
+        "base": 64,
+        "valid": True,
+        "batch_norm": False,
+        "dropout": 0.5,
+        "max_width": 1024,
+        "residual": False,
+        "deep_supervision": False,
+    }
+
+
+def _shape(fingerprint: Fingerprint, config: Config, dims: int, reasons: dict[str, str]) -> dict[str, Any]:
+    """Patch: the median image where it is small, else a bound; depth: as long as 4 px remain at the bottom."""
+    space = fingerprint.median_space[-dims:]
+    bound = _PATCH[dims]
+    spacing = fingerprint.spacing[-dims:] if fingerprint.spacing else (1.0,) * dims
+    wanted = config.network.patch
+    if wanted is not None and len(wanted) != dims:
+        raise ConfigError(f"network.patch has {len(wanted)} numbers, wanted {dims}")
+    target = wanted or tuple(min(n, bound) for n in space)
+    strides = _strides(target, spacing, config.network.depth or (4 if dims == 2 else 3))
+    if not strides:
+        raise DataError(
+            f"images of {' x '.join(map(str, space))} px are too small for a U-Net; at least 8 px along two axes"
+        )
+    factors = [math.prod(stride[axis] for stride in strides) for axis in range(dims)]
+    patch = tuple(math.ceil(n / factor) * factor for n, factor in zip(target, factors, strict=True))
+    if wanted is not None and patch != tuple(wanted):
+        raise ConfigError(f"network.patch {wanted} must be multiples of {factors}; {patch} would do")
+    reasons["patch"] = f"median image {' x '.join(map(str, space))}, at most {bound} px, multiples of {factors}"
+    return {"patch": patch, "strides": strides, "depth": len(strides), "base": config.network.base}
+
+
+def _strides(target: Sequence[int], spacing: Sequence[float], depth: int) -> tuple[tuple[int, ...], ...]:
+    """Halve each axis while 4 px remain, and not an axis whose pixels are already twice as long as others."""
+    size, pixel, strides = [float(n) for n in target], list(spacing), []
+    for _ in range(depth):
+        finest = min(p for p, n in zip(pixel, size, strict=True) if n >= 8) if max(size) >= 8 else 0
+        step = tuple(2 if n >= 8 and p < 2 * finest else 1 for n, p in zip(size, pixel, strict=True))
+        if sum(s == 2 for s in step) < 2:
+            break
+        strides.append(step)
+        size = [n / s for n, s in zip(size, step, strict=True)]
+        pixel = [p * s for p, s in zip(pixel, step, strict=True)]
+    return tuple(strides)
+
+
+def _width_and_batch(
+    arguments: dict[str, Any],
+    patch: tuple[int, ...],
+    config: Config,
+    seconds_left: float | None,
+    device: str,
+    clock: Callable[[dict[str, Any], int], float],
+    reasons: dict[str, str],
+) -> tuple[dict[str, Any], int, float]:
+    """Base width and micro-batch that leave enough steps within the budget, and the seconds of such a step."""
+    if config.recipe == "paper":
+        return arguments, 1, clock(arguments, 1)
+    fixed_base, fixed_micro = config.network.base, config.train.micro_batch
+    micro = fixed_micro or max(2, min(32, round(_BATCH_PIXELS[device] / math.prod(patch))))
+    base = fixed_base or 16
+    seconds = clock({**arguments, "base": base}, micro)
+    if seconds_left is None:
+        reasons["base"] = reasons["micro_batch"] = "no time budget: the default"
+        return {**arguments, "base": base}, micro, seconds
+    budget = seconds_left * _SHARE_OF_BUDGET / config.train.count
+    while not fixed_micro and micro > 2 and budget / seconds < _ENOUGH_STEPS:
+        micro = max(2, micro // 2)
+        seconds = clock({**arguments, "base": base}, micro)
+    if not fixed_base and budget / seconds < _ENOUGH_STEPS / 8:
+        base = 8
+        seconds = clock({**arguments, "base": base}, micro)
+    for wider in (24, 32, 48, 64):
+        if fixed_base or budget / seconds < _MANY_STEPS * 1.5:
+            break
+        slower = clock({**arguments, "base": wider}, micro)
+        if budget / slower < _MANY_STEPS:
+            break
+        base, seconds = wider, slower
+    steps = int(budget / seconds)
+    reasons["base"] = f"{seconds:.3f} s a step: {steps} steps fit" if not fixed_base else "as set"
+    reasons["micro_batch"] = f"{_ENOUGH_STEPS} steps or more where possible" if not fixed_micro else "as set"
+    return {**arguments, "base": base}, micro, seconds
+
+
+def _steps(
+    config: Config, per_epoch: int, batch: int, seconds: float, seconds_left: float | None, reasons: dict[str, str]
+) -> int:
+    if config.steps is not None:
+        return config.steps
+    if config.epochs is not None:
+        return max(1, math.ceil(config.epochs * per_epoch / batch))
+    if seconds_left is None:
+        raise ConfigError("a plan needs a budget: minutes, epochs or steps")
+    steps = max(1, int(seconds_left * _SHARE_OF_BUDGET / seconds))
+    reasons["steps"] = f"{_SHARE_OF_BUDGET:.0%} of {seconds_left:.0f} s at {seconds:.3f} s a step"
+    return steps
+
+
+def _loss(fingerprint: Fingerprint, config: Config, mode: str, reasons: dict[str, str]) -> dict[str, Any]:
+    counts = [float(c.pixels) for c in fingerprint.classes]
+    objects = fingerprint.objects
+    if mode == "border":
+        # A rim of 1 to 2 px: about 1.5 times the circumference of a disc of the median size, for each object.
+        size = objects.size_px.median if objects and objects.size_px else 100.0
+        per_sample = objects.per_sample.median if objects and objects.per_sample else 1.0
+        rim = min(0.5 * sum(counts[1:]), 1.5 * math.sqrt(4 * math.pi * size) * per_sample * fingerprint.labelled)
+        counts = [counts[0], *(c * (1 - rim / max(sum(counts[1:]), 1)) for c in counts[1:]), rim]
+    weights = class_weights([round(c) for c in counts]) if config.loss.class_weight else [1.0] * len(counts)
+    border = config.loss.border_weight
+    if border == "auto":
+        border = mode != "none" or config.recipe == "paper"
+    sigma = config.loss.sigma_px
+    if sigma is None:
+        gap = objects.gap_px.p25 if objects and objects.gap_px else 5.0
+        sigma = min(max(gap, 2.0), 8.0)
+        reasons["sigma_px"] = f"a quarter of the gaps between objects are at most {gap:.1f} px wide"
+    return {
+        "border": config.loss.border_formula if border else "none",
+        "w0": config.loss.w0,
+        "sigma_px": sigma,
+        "class_weights": tuple(float(w) for w in weights),
+        "dice_share": 0.0 if config.recipe == "paper" else config.loss.dice_share,
+        "anisotropy": fingerprint.spacing[0] / fingerprint.spacing[-1]
+        if fingerprint.spacing and fingerprint.ndim == 3
+        else 1.0,
+    }
+
+
+def _augmentation(config: Config, fingerprint: Fingerprint, dims: int) -> AugmentSettings:
+    asked = config.augmentation
+    off = 1.0 if asked.intensity else 0.0
+    anisotropy = fingerprint.spacing[0] / fingerprint.spacing[-1] if dims == 3 and fingerprint.spacing else 1.0
+    names = ("gamma", "contrast", "brightness", "tint", "noise", "blur")
+    defaults = AugmentSettings()
+    return AugmentSettings(
+        elastic=asked.elastic,
+        elastic_std_px=asked.elastic_std_px if dims == 2 else min(asked.elastic_std_px, 2.0),
+        rotation_deg=asked.rotation_deg,
+        scale=(1 / asked.scale, asked.scale),
+        flip=(asked.flip,) * 3,
+        anisotropy=anisotropy,
+        **{f"{name}_probability": getattr(defaults, f"{name}_probability") * off for name in names},
+    )
+
+
+def _validation_samples(
+    fingerprint: Fingerprint, dims: int, patch: tuple[int, ...], micro: int, steps: int
+) -> int:
+    """So many samples that live scores take at most about a twentieth of the time."""
+    per_check = 0.05 * steps / 20 * micro * math.prod(patch) * 3  # prediction is about 3 times as fast
+    return max(1, min(32, int(per_check / math.prod(fingerprint.median_space[-dims:]))))
+
+
+def geometries(plan: Plan) -> tuple[Geometry, ...]:
+    """What the plan's network does to each axis."""
+    return tuple(Geometry(tuple(s[axis] for s in plan.strides), plan.valid) for axis in range(plan.dims))
