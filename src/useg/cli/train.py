@@ -91,7 +91,7 @@ def _say(text: str) -> None:
     if text.startswith("warning: "):
         warn(text.removeprefix("warning: "))
     else:
-        console().print(text, markup=False, highlight=False)
+        console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def summary(result: dict[str, Any]) -> str:

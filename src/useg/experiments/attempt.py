@@ -9,7 +9,7 @@ from useg.experiments.ensemble import Member
 from useg.experiments.prepare import Prepared
 from useg.experiments.validation import live_scores, member_of
 from useg.home.folder import writing
-from useg.runs.journal import Event, Journal, claim_attempt
+from useg.runs.journal import Event, Journal, claim_attempt, read_attempt
 from useg.runs.record import RunFolder
 from useg.train.batches import Batches
 from useg.train.bundle import save_bundle
@@ -197,16 +197,20 @@ class Attempt:
 
     def _restore(self, more_steps: int | None) -> bool:
         """Load the newest readable checkpoint; to extend a run, the one before its rate began to fall."""
-        places = sorted(
+        attempts = sorted(
             (p for p in (self.folder.path / "attempts").glob("*") if p.name.isdigit()),
             key=lambda p: int(p.name),
             reverse=True,
         )
-        found = None
+        found, limit = None, None
         if more_steps is not None:
             found = Checkpoints(self.folder.path / "before-cooldown").latest()
-        for place in places:
-            found = found or Checkpoints(place / "checkpoints").latest()
+        for place in attempts:
+            found = found or Checkpoints(place / "checkpoints").latest(limit)
+            # What an earlier attempt did after the step from which this one went on does not count.
+            begun = next((e["step"] for e in read_attempt(place / "journal.jsonl")), 0)
+            limit = begun if limit is None else min(limit, begun)
+        found = found or Checkpoints(self.folder.path / "before-cooldown").latest(limit)
         if found is None:
             return False
         step, tensors, state = found

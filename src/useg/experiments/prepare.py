@@ -14,6 +14,7 @@ from useg.config import Config
 from useg.data.fingerprint import Fingerprint
 from useg.data.inspect import inspect
 from useg.data.labels import LabelMapping
+from useg.data.layouts import read_layout
 from useg.data.reading import Reading
 from useg.data.samples import Samples
 from useg.data.splits import assign_splits, blocks, fold_splits, folds
@@ -57,7 +58,6 @@ def prepare(
     *,
     classes: Path | None = None,
     plan_file: Path | None = None,
-    mapping: LabelMapping | None = None,
     started: float | None = None,
     note: Note = lambda text: None,
     progress: Progress | None = None,
@@ -98,6 +98,15 @@ def prepare(
     for line in notes[len(found.repairs) + len(found.warnings) :]:
         note(line)
     return Prepared(found.reading, found.mapping, found.fingerprint, samples, splits, plan, tuple(notes))
+
+
+def recall(data: Path, config: Config, plan: Plan, mapping: LabelMapping, fingerprint: Fingerprint) -> Prepared:
+    """What an earlier run was begun with, without measuring anything again."""
+    reading = read_layout(data, labels_needed=True)
+    labelled = [sample for sample in reading.samples if sample.labels]
+    samples = Samples(labelled, mapping, plan.stored_channels, planes=plan.planes)
+    splits = _split(samples, config, fingerprint, [])
+    return Prepared(reading, mapping, fingerprint, samples, splits, plan, ())
 
 
 def _split(

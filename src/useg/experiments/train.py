@@ -12,15 +12,17 @@ from typing import Any
 
 from useg import __version__
 from useg.config import Config, load_config
+from useg.data.fingerprint import Fingerprint
 from useg.data.labels import LabelMapping
 from useg.errors import InputError, TrainingError, UsegError
 from useg.experiments.attempt import Attempt, Budget
 from useg.experiments.finish import finish
-from useg.experiments.prepare import Prepared, prepare
+from useg.experiments.prepare import Prepared, prepare, recall
 from useg.home.folder import find_run, new_run, writing
 from useg.runs.record import RunFolder, now
 from useg.train import probe
 from useg.train.batches import Batches, class_histogram
+from useg.train.plan import load_plan
 from useg.train.loop import overfit_one_batch
 
 Note = Callable[[str], None]
@@ -95,7 +97,7 @@ def train(
     listener = listener or Listener()
     if resume is not None:
         folder = RunFolder(find_run(home, resume))
-        prepared, config = _recall(folder, data, home, listener)
+        prepared, config = _recall(folder, data, listener)
     elif data is not None:
         config = config or Config()
         with listener.progress("reading") as advance:
@@ -211,7 +213,7 @@ def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepa
     prepared.plan.save(folder.plan)
 
 
-def _recall(folder: RunFolder, data: Path | None, home: Path, listener: Listener) -> tuple[Prepared, Config]:
+def _recall(folder: RunFolder, data: Path | None, listener: Listener) -> tuple[Prepared, Config]:
     """What a run was begun with; the data is read again and must have the same samples.
 
     Raises:
@@ -223,12 +225,16 @@ def _recall(folder: RunFolder, data: Path | None, home: Path, listener: Listener
     config = load_config(None, **orjson.loads((folder.path / "config.json").read_bytes()))
     source = data or Path(record["data"])
     listener.note(f"going on with {folder.id} on {source}")
-    mapping = LabelMapping.model_validate(orjson.loads((folder.path / "mapping.json").read_bytes()))
-    with listener.progress("reading") as advance:
-        prepared = prepare(
-            source, config, home, plan_file=folder.plan, mapping=mapping,
-            progress=lambda done, total: advance(done, total=total),
-        )  # fmt: skip
+    def stored(name: str) -> Any:
+        return orjson.loads((folder.path / name).read_bytes())
+
+    prepared = recall(
+        source,
+        config,
+        load_plan(folder.plan),
+        LabelMapping.model_validate(stored("mapping.json")),
+        Fingerprint.model_validate(stored("fingerprint.json")),
+    )
     wanted = orjson.loads((folder.path / "splits.json").read_bytes())
     mine = [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits]
     if wanted != mine:
