@@ -241,6 +241,8 @@ def test_several_reads_of_one_open_image(tmp_path: Path) -> None:
         assert not image.streamable
         np.testing.assert_array_equal(image.read(WINDOW), channels_first(RGB)[:, *WINDOW])
         np.testing.assert_array_equal(image.read(), channels_first(RGB))
+        image.read(WINDOW)[:] = 0  # what was given away may be changed
+        np.testing.assert_array_equal(image.read(WINDOW), channels_first(RGB)[:, *WINDOW])
 
 
 @pytest.mark.parametrize(

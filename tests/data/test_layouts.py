@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from useg.data.layouts import read_layout
+from useg.errors import DataError
 
 SIZE = (24, 20)
 
@@ -274,3 +275,51 @@ def test_pairs_come_out_as_they_were_made(layouts):
         check(made, with_clutter=with_clutter)
 
     law()
+
+
+WORD_TEXT = """
+    image mask label train val test 1 02 a B_ _x seg img gt cell cat-3 3d case 0001 fov overlay é masks raw
+"""
+WORDS = st.sampled_from(WORD_TEXT.split())
+ANY_NAME = st.lists(WORDS, min_size=1, max_size=3).map("".join)
+ANY_SUFFIX = st.sampled_from([".png", ".tif", ".PNG", ".txt"])
+ANY_TREE = st.dictionaries(
+    st.tuples(
+        st.lists(ANY_NAME, max_size=3).map(tuple), ANY_NAME, st.sampled_from([".png", ".tif", ".PNG", ".txt"])
+    ),
+    st.sampled_from(["picture", "labels", "binary", "broken"]),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(ANY_TREE)
+def test_any_tree_gives_every_file_one_place(tree):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for seed, ((folders, name, suffix), content) in enumerate(tree.items()):
+            path = root.joinpath(*folders, name + suffix)
+            if content == "broken" or suffix == ".txt":
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"not a picture")
+            else:
+                values = (0, 1, 2) if content == "labels" else (0, 255)
+                save(path, picture(seed) if content == "picture" else label_map(seed, values=values))
+        if all(suffix == ".txt" for _, _, suffix in tree):
+            with pytest.raises(DataError, match="is an image"):
+                read_layout(root)
+            return
+        reading = read_layout(root)
+        images = [ref for sample in reading.samples for ref in sample.images]
+        labels = [ref for sample in reading.samples for ref in sample.labels]
+        regions = [sample.region for sample in reading.samples if sample.region]
+        left = [str(root / path) for path in reading.leftovers]
+        wrong = [problem.where for problem in reading.problems]
+        everything = {str(path) for path in root.rglob("*") if path.is_file()}
+        assert {*images, *labels, *regions, *left, *wrong} == everything
+        assert len({*images, *labels, *regions}) == len(images) + len(labels) + len(regions)
+        assert not {*images, *labels, *regions} & {*left}
+        assert len({sample.key for sample in reading.samples}) == len(reading.samples)
+        assert reading.rule
+        assert reading == read_layout(root)

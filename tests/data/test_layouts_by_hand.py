@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,50 @@ def test_unpaired_files_are_all_named(tmp_path):
     assert sum(bool(s.labels) for s in reading.samples) == 6
     save(tmp_path / "masks/orphan.png", mask(0))
     assert any(problem.where.endswith("orphan.png") for problem in read_layout(tmp_path).problems)
+
+
+def test_two_opinions_in_one_folder_are_no_objects(tmp_path):
+    for n in range(4):
+        save(tmp_path / f"images/{n:02d}.png", picture(n))
+        for reader in (1, 2):
+            save(tmp_path / f"labels/{n:02d}_manual{reader}.png", mask(n))
+    reading = read_layout(tmp_path)
+    assert [len(s.labels) for s in reading.samples] == [1] * 4
+    assert all(s.labels[0].endswith(f"{s.key}_manual1.png") for s in reading.samples)
+    assert len(reading.alternatives) == 1
+    assert len(reading.leftovers) == 4
+
+
+def test_classes_are_taken_before_single_objects(tmp_path):
+    for n in range(4):
+        save(tmp_path / f"V/JPEGImages/{n:04d}.jpg", picture(n))
+        save(tmp_path / f"V/SegmentationClass/{n:04d}.png", mask(n))
+        save(tmp_path / f"V/SegmentationObject/{n:04d}.png", mask(n) // 2 + mask(n + 9) // 3)
+    reading = read_layout(tmp_path)
+    assert [s.key for s in reading.samples] == [f"V/{n:04d}" for n in range(4)]
+    assert all("SegmentationClass" in s.labels[0] for s in reading.samples)
+    assert "SegmentationObject/ as labels" in reading.alternatives[0]
+
+
+def test_numbered_folders_pair_by_their_number(tmp_path):
+    for slide in (1, 2, 12):
+        for n in range(3):
+            save(tmp_path / f"Slide_{slide:02d}/{n}.png", picture(n))
+            save(tmp_path / f"GT_{slide:02d}/{n}.png", mask(n))
+    wanted = {f"Slide_{s:02d}/{n}.png": (f"GT_{s:02d}/{n}.png",) for s in (1, 2, 12) for n in range(3)}
+    assert pairs(tmp_path) == wanted
+
+
+def test_a_kind_of_file_that_is_never_paired_is_left_over(tmp_path):
+    for p in range(4):
+        for name in ("frame01", "frame12", "4d"):
+            save(tmp_path / f"patient{p}/patient{p}_{name}.png", picture(p))
+        for name in ("frame01_gt", "frame12_gt"):
+            save(tmp_path / f"patient{p}/patient{p}_{name}.png", mask(p))
+    reading = read_layout(tmp_path)
+    assert reading.problems == ()
+    assert reading.leftovers == tuple(f"patient{p}/patient{p}_4d.png" for p in range(4))
+    assert sum(bool(s.labels) for s in reading.samples) == 8
 
 
 def test_a_part_without_any_labels_is_for_predicting(tmp_path):
@@ -450,15 +495,30 @@ def test_broken_pictures_do_not_stop_the_reading(tmp_path):
     assert "by their pixels" in reading.rule
 
 
+def test_seven_thousand_files_are_read_in_seconds(tmp_path):
+    """Names only: no pixel of most files is looked at, so empty files will do."""
+    for case in range(140):
+        folder = tmp_path / f"train/{case:08x}{case * 77:024x}"
+        (folder / "images").mkdir(parents=True)
+        (folder / "masks").mkdir()
+        (folder / "images" / f"{folder.name}.png").touch()
+        for n in range(49):
+            (folder / "masks" / f"{n:04x}{case:08x}a{n * 991:020x}.png").touch()
+    start = time.process_time()
+    reading = read_layout(tmp_path)
+    assert time.process_time() - start < 5.0  # about 0.9 s alone on a core; leaves room for a busy machine
+    assert [len(s.labels) for s in reading.samples] == [49] * 140
+
+
 @pytest.mark.skipif(
     "USEG_TEST_DATA" not in os.environ, reason="USEG_TEST_DATA names no folder of real data sets"
 )
 def test_real_data_sets():
     root = Path(os.environ["USEG_TEST_DATA"])
     counts = {
-        "acdc": 8, "camvid": 55, "cwfid": 8, "drive": 20, "dsb2018": 146, "hippocampus": 100, "isbi2012_em": 20,
-        "isbi2012_em_jpeg": 4, "kvasir_seg": 280, "nuclei3d_napari": 1, "stardist_sample": 2, "water12band": 40,
-        "wbc": 150,
+        "acdc": 8, "camvid": 55, "cwfid": 8, "drive": 20, "dsb2018": 146, "hippocampus": 100, "wbc": 150,
+        "isbi2012_em": 20, "isbi2012_em_jpeg": 4, "kvasir_seg": 280, "nuclei3d_napari": 1,
+        "stardist_sample": 2, "water12band": 40,
     }  # fmt: skip
     for name, count in counts.items():
         if (root / name).is_dir():

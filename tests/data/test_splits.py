@@ -1,5 +1,7 @@
 """Laws of splits, and the golden values that pin them for ever."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -152,7 +154,7 @@ def test_a_sequence_is_cut_into_blocks_with_gaps(count, seed, share, with_test):
         assert places == list(range(places[0], places[-1] + 1)) if places else True
     if count >= 4 * len(fractions):
         assert set(splits) >= set(fractions)
-        for left, right in zip(splits, splits[1:], strict=False):
+        for left, right in pairwise(splits):
             assert left == right or GAP in (left, right)
         assert splits.count(GAP) <= len(fractions)
     elif count >= 2 and not with_test:
@@ -215,9 +217,7 @@ def test_folds_of_a_sequence_are_blocks_of_neighbours(count, k):
         assert [i for i, s in enumerate(splits) if s == "val"] == [
             i for i, f in enumerate(found) if f == fold
         ]
-        assert all(
-            left == right or GAP in (left, right) for left, right in zip(splits, splits[1:], strict=False)
-        )
+        assert all(left == right or GAP in (left, right) for left, right in pairwise(splits))
         assert fold_splits(found, fold) == ["val" if f == fold else "train" for f in found]
 
 

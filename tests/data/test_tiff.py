@@ -1,3 +1,4 @@
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,38 @@ def test_files_named_by_metadata_are_not_followed(tmp_path: Path) -> None:
     tifffile.tiffcomment(first, text.encode())
     assert tifffile.imread(first).shape == (2, *GREY.shape)  # what following them would give
     assert 2 not in read_header(str(first)).space
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("options", [{}, {"predictor": True}, {"byteorder": ">"}, {"rowsperstrip": 40}])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_enormous_strips_are_decoded_in_passing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, options: dict[str, Any], planar: str
+) -> None:
+    if dtype == "f4" and "predictor" in options:
+        pytest.skip("floats have a predictor of their own, which is not streamed")
+    pixels = RGB.astype(dtype) if planar == "contig" else np.moveaxis(RGB, -1, 0).astype(dtype)
+    options = {"rowsperstrip": 70, "compression": "deflate", **options}
+    ref = write(tmp_path / "a.tif", pixels, photometric="rgb", planarconfig=planar, **options)
+    expected = np.moveaxis(RGB, -1, 0).astype(dtype)
+    monkeypatch.setattr("useg.data.tiff_rows.STREAMED_FROM_BYTES", 1000)
+    monkeypatch.setattr("useg.data.tiff_rows._SKIP_BYTES", 2000)
+    monkeypatch.setattr("useg.data.tiff_rows._INPUT_BYTES", 100)
+    with open_image(ref) as image:
+        for start, stop in ((0, 10), (6, 16), (30, 50), (3, 5), (44, 70), (0, 70)):
+            part = image.read((slice(start, stop), slice(7, 80)))
+            np.testing.assert_array_equal(part, expected[:, start:stop, 7:80])
+
+
+def test_an_enormous_strip_that_ends_too_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    write(path, GREY, rowsperstrip=70, compression="deflate")
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages[0].dataoffsets[0], tif.pages[0].databytecounts[0]
+    data[offset : offset + count] = zlib.compress(GREY[:30].tobytes()).ljust(count, b"\0")
+    path.write_bytes(data)
+    monkeypatch.setattr("useg.data.tiff_rows.STREAMED_FROM_BYTES", 1000)
+    assert read_image(str(path), (slice(0, 30), slice(0, 90))).shape == (1, 30, 90)
+    with pytest.raises(DataError, match="ends too early"):
+        read_image(str(path))

@@ -49,6 +49,14 @@ def test_a_frame_is_the_same_alone_and_in_the_stack(clip: Path) -> None:
     np.testing.assert_array_equal(stack[:, 1], read_image(f"{clip}#14"))
 
 
+def test_reading_on_back_and_forth_gives_the_same_frames(clip: Path) -> None:
+    whole = read_image(str(clip))
+    with open_image(str(clip)) as image:
+        for start, stop in ((3, 5), (5, 6), (6, 12), (2, 4), (20, 30)):
+            part = image.read((slice(start, stop), slice(0, HEIGHT), slice(0, WIDTH)))
+            np.testing.assert_array_equal(part, whole[:, start:stop])
+
+
 def test_a_frame_after_the_end_is_refused(clip: Path) -> None:
     with pytest.raises(DataError, match="30 planes"):
         read_header(f"{clip}#30")

@@ -71,5 +71,5 @@ def test_compact_without_background(big: int) -> None:
 
 
 def test_compact_refuses_negative_ids() -> None:
-    with pytest.raises(ValueError, match="must be 0 .background. or more, got -1"):
+    with pytest.raises(ValueError, match=r"must be 0 .background. or more, got -1"):
         compact(np.array([-1, 2], dtype=np.int32))

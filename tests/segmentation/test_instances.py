@@ -20,7 +20,7 @@ from useg.segmentation.instances import (
 )
 from useg.segmentation.matching import average_precision, count_objects, overlaps
 
-ANY_SIZE = SeparationParameters(min_size_px=1)
+ANY_SIZE = SeparationParameters(min_seed_px=1, min_size_px=1)
 
 
 def touching_discs(shape: tuple[int, ...] = (64, 64), spacing: int = 12) -> np.ndarray:
@@ -191,14 +191,14 @@ def test_nothing_there_gives_nothing() -> None:
 
 def test_wrong_input_is_refused() -> None:
     outputs = np.zeros((2, 4, 4), dtype=np.float32)
-    with pytest.raises(ConfigError, match="'border' with 2 classes .* needs 3 output channels, got 2"):
+    with pytest.raises(ConfigError, match=r"'border' with 2 classes .* needs 3 output channels, got 2"):
         separate(outputs, 2, "border")
     with pytest.raises(
-        ConfigError, match="unknown instance mode 'watershed': choose one of none, border, weights"
+        ConfigError, match=r"unknown instance mode 'watershed': choose one of none, border, weights"
     ):
         checked_mode("watershed")
-    with pytest.raises(ConfigError, match="mask_threshold must lie in 0..1, got 1.5"):
+    with pytest.raises(ConfigError, match=r"mask_threshold must lie in 0..1, got 1.5"):
         SeparationParameters(mask_threshold=1.5)
-    with pytest.raises(ConfigError, match="min_size_px must be 0 or more, got -1"):
+    with pytest.raises(ConfigError, match=r"min_size_px must be 0 or more, got -1"):
         SeparationParameters(min_size_px=-1)
     assert SeparationParameters(**ANY_SIZE.to_json()) == ANY_SIZE

@@ -168,7 +168,7 @@ def test_ignored_pixels_hide_objects() -> None:
     ignored = np.array([[0, 0, 0, 0, 0, 1, 1, 1]], dtype=bool)
     table = overlaps(truth, found, ignored)
     counts = count_objects(table)
-    # object 4 lies in what is ignored; the false object 3 does not; object 2 is compared on what is left of it
+    # object 4 lies in what is ignored; the false object 3 does not; of object 2 what is left is compared
     assert (counts.truths, counts.predictions, counts.hits[-1]) == (2, 3, 2)
     assert overlaps(truth, found, np.ones_like(ignored)).truth_sizes.size == 0
 

@@ -9,7 +9,7 @@ from skimage.metrics import adapted_rand_error, variation_of_information
 from skimage.segmentation import watershed
 
 from useg.segmentation.flooding import components
-from useg.segmentation.membranes import RegionCounts, count_regions, thin
+from useg.segmentation.membranes import RegionCounts, count_regions, membrane_class, thin, thin_mask
 
 
 def tissue(seed: int, shape: tuple[int, ...] = (60, 64)) -> tuple[np.ndarray, np.ndarray]:
@@ -120,3 +120,33 @@ def test_many_huge_ids_need_no_dense_table() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match=r"same shape, got \(2, 2\) and \(2, 3\)"):
         unwrap(count_regions)(np.zeros((2, 2), dtype=np.int32), np.zeros((2, 3), dtype=np.int32))
+
+
+def test_a_mask_of_cells_is_thinned_to_what_is_nearest() -> None:
+    cells = np.zeros((5, 11), dtype=bool)
+    cells[:, :3] = cells[:, 8:] = True
+    regions = thin_mask(cells)
+    assert np.array_equal(
+        regions > 1, np.broadcast_to(np.arange(11) > 5, (5, 11)) | (regions > 1) & (np.arange(11) == 5)
+    )
+    assert np.array_equal(thin_mask(~cells & False), np.ones((5, 11)))
+
+
+@pytest.mark.parametrize("membrane", [0, 1])
+def test_membranes_are_recognised(membrane: int) -> None:
+    grid = np.indices((90, 90))
+    cells = ((grid % 15) > 2).all(axis=0)
+    labels = np.where(cells, 1 - membrane, membrane).astype(np.uint8)
+    assert membrane_class([labels, labels]) == membrane
+
+
+def test_other_pictures_are_no_membranes() -> None:
+    disc = (np.hypot(*(np.indices((60, 60)) - 30)) < 12).astype(np.uint8)
+    assert membrane_class([disc]) is None
+    lines = np.zeros((60, 60), dtype=np.uint8)
+    lines[::20] = 1  # three bands: too few parts
+    assert membrane_class([lines]) is None
+    nothing = np.zeros((60, 60), dtype=np.uint8)
+    assert membrane_class([nothing]) is None
+    assert membrane_class([]) is None
+    assert membrane_class([disc + disc]) is None

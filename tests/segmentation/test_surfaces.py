@@ -109,5 +109,5 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"same shape, got \(3, 3\) and \(3, 4\)"):
         unwrap(surface_scores)(mask, np.ones((3, 4), dtype=bool), (1.0, 1.0))
     for spacing in ((1.0,), (1.0, 0.0), (1.0, float("nan"))):
-        with pytest.raises(ValueError, match="spacing must be 2 numbers above 0"):
+        with pytest.raises(ValueError, match=r"spacing must be 2 numbers above 0"):
             surface_scores(mask, mask, spacing)

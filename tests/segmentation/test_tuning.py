@@ -144,7 +144,7 @@ def test_nothing_to_score_gives_one_half() -> None:
 
 def test_wrong_input_is_refused() -> None:
     chance, label = binary(0)
-    with pytest.raises(ConfigError, match="unknown metric 'rand': choose from pixel_error, dice, v_rand"):
+    with pytest.raises(ConfigError, match=r"unknown metric 'rand': choose from pixel_error, dice, v_rand"):
         unwrap(tune_threshold)([chance], [label], ["rand"])
-    with pytest.raises(ValueError, match="one label map for each probability map, and cell_class 0 or 1"):
+    with pytest.raises(ValueError, match=r"one label map for each probability map, and cell_class 0 or 1"):
         tune_threshold([chance], [label, label])

@@ -12,7 +12,8 @@ __all__ = ["evaluate"]
 
 def evaluate(
     predictions: Annotated[
-        Path, typer.Argument(help="Folder of predicted label maps, or a model (model.useg).")
+        list[Path],
+        typer.Argument(help="Folder of predicted label maps, or models (*.useg) that are averaged."),
     ],
     labels: Annotated[Path, typer.Argument(help="Folder of label maps, or a data set with labels.")],
     classes: Annotated[
@@ -30,27 +31,48 @@ def evaluate(
         typer.Option(min=0.0, help="Tolerance of NSD, in the unit of the files; default: one pixel."),
     ] = None,
     surface: Annotated[bool, typer.Option(help="Measure outline distances (HD95, ASSD, NSD).")] = True,
+    lines: Annotated[bool, typer.Option(help="Measure centre lines (clDice); slow on large volumes.")] = True,
     partial: Annotated[
         bool, typer.Option("--partial", help="Score what is paired, leave out the rest.")
     ] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Models: average over symmetries.")] = False,
+    split: Annotated[
+        str | None, typer.Option(help="Models: only the samples given as train, val or test.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score PREDICTIONS against LABELS: overlap, outlines, centre lines, objects, membranes."""
-    from useg.experiments.evaluate import evaluate_folders
+    with progress("scoring") as advance:
 
-    if predictions.is_file():
-        scores = _evaluate_bundle(predictions, labels)
-    else:
-        with progress("scoring") as advance:
-            scores = evaluate_folders(
+        def told(done: int, total: int) -> None:
+            advance(done, total=total)
+
+        if all(path.suffix == ".useg" for path in predictions):
+            from useg.experiments.evaluate_model import evaluate_model
+
+            scores = evaluate_model(
                 predictions,
+                labels,
+                classes=classes,
+                split=split,
+                tta=tta,
+                surface=surface,
+                lines=lines,
+                advance=told,
+            )
+        else:
+            from useg.experiments.evaluate import evaluate_folders
+
+            scores = evaluate_folders(
+                _one_folder(predictions),
                 labels,
                 classes=classes,
                 membrane=membrane,
                 partial=partial,
                 surface=surface,
+                lines=lines,
                 tolerance=tolerance,
-                advance=lambda done, total: advance(done, total=total),
+                advance=told,
             )
     for line in scores["notes"]:
         note(line)
@@ -61,12 +83,12 @@ def evaluate(
     emit(scores, json=json, text=lambda: as_text(scores))
 
 
-def _evaluate_bundle(bundle: Path, data: Path) -> dict[str, Any]:
+def _one_folder(predictions: list[Path]) -> Path:
     from useg.errors import InputError
 
-    raise InputError(
-        f"{bundle}: a folder of predictions was wanted (`useg predict {bundle} {data} --out DIR`)"
-    )
+    if len(predictions) > 1:
+        raise InputError("one folder of predictions was wanted, or models that end in .useg")
+    return predictions[0]
 
 
 def as_text(scores: dict[str, Any]) -> str:

@@ -33,7 +33,12 @@ def inspect(
 
     try:
         with progress("reading") as advance:
-            found = examine(data, classes=classes, progress=lambda done, total: advance(done, total=total))
+            found = examine(
+                data,
+                classes=classes,
+                labels_needed=False,
+                progress=lambda done, total: advance(done, total=total),
+            )
     except DataError as failure:
         if json:
             problems = list(failure.problems) or [Problem(str(data), failure.summary)]

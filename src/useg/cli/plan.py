@@ -6,12 +6,26 @@ from typing import Annotated
 import typer
 
 from useg.cli.output import emit, note, progress
-from useg.cli.train import Classes, ConfigFile, Epochs, Folds, Home, Minutes, Recipe, Seed, Sets, Steps, Workers
+from useg.cli.train import (
+    Classes,
+    ConfigFile,
+    Epochs,
+    Folds,
+    Home,
+    Minutes,
+    Recipe,
+    Seed,
+    Sets,
+    Steps,
+    Workers,
+)
 
 
 def plan(
     data: Annotated[Path, typer.Argument(help="Folder, pairs.csv or file with images and labels.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Write the plan here instead of to stdout.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the plan here instead of to stdout.")
+    ] = None,
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
@@ -42,4 +56,8 @@ def plan(
     if out is not None:
         prepared.plan.save(out)
         note(f"plan written to {out}; train with: useg train {data} --plan {out}")
-    emit(prepared.plan.model_dump(mode="json"), json=json, text="" if out is not None else prepared.plan.to_toml())
+    emit(
+        prepared.plan.model_dump(mode="json"),
+        json=json,
+        text="" if out is not None else prepared.plan.to_toml(),
+    )

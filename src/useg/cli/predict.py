@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from useg.cli.output import emit, note, progress, warn
+from useg.cli.output import emit, note, progress
 from useg.errors import ConfigError, DataError, InputError, Problem
 
 __all__ = ["predict"]
@@ -76,7 +76,7 @@ def predict(
     from useg.experiments.predict import predict as predict_files
 
     problems: list[Problem] = []
-    left_out: list[str] = []
+    notes: list[str] = []
     with progress("predicting Mpx") as advance:
         outputs = predict_files(
             bundles,
@@ -90,11 +90,10 @@ def predict(
             device=choose_device(device),
             progress=advance,
             problems=problems,
-            left_out=left_out,
+            notes=notes,
         )
-    if left_out:
-        more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
-        warn(f"no images by their names, left out: {', '.join(left_out[:_SHOWN])}{more}")
+    for line in notes:
+        note(line)
     result: dict[str, Any] = {"outputs": outputs, "problems": problems}
     emit(result, json=json, text=lambda: _summary(outputs, out))
     if problems:

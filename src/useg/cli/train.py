@@ -7,10 +7,14 @@ import typer
 
 from useg.cli.output import console, emit, note, progress, warn
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings as TOML.", exists=True, dir_okay=False)]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Settings as TOML.", exists=True, dir_okay=False)
+]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as augmentation.elastic=false; repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="One setting, such as augmentation.elastic=false; repeatable."
+    ),
 ]
 Minutes = Annotated[float | None, typer.Option(min=0.01, help="Time for the whole run. [default: 15]")]
 Epochs = Annotated[float | None, typer.Option(min=0.001, help="Instead of --minutes: passes over the data.")]
@@ -20,13 +24,18 @@ Folds = Annotated[int | None, typer.Option(min=0, max=20, help="Cross-validate w
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random. [default: 0]")]
 Home = Annotated[Path | None, typer.Option(help="Where runs are kept. [default: USEG_HOME, else useg-home/]")]
 Classes = Annotated[
-    Path | None, typer.Option(help="Label mapping; by default classes.toml in DATA.", exists=True, dir_okay=False)
+    Path | None,
+    typer.Option(help="Label mapping; by default classes.toml in DATA.", exists=True, dir_okay=False),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes (or GPUs) of this machine that train together.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes (or GPUs) of this machine that train together.")
+]
 
 
 def train(
-    data: Annotated[Path | None, typer.Argument(help="Folder, pairs.csv or file with images and labels.")] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder, pairs.csv or file with images and labels.")
+    ] = None,
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
@@ -43,7 +52,8 @@ def train(
     seed: Seed = None,
     classes: Classes = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Go on with a run; with --minutes or --epochs, extend it.")
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with a run; with --minutes or --epochs, extend it."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
@@ -103,7 +113,9 @@ def summary(result: dict[str, Any]) -> str:
         dice = "  -  " if row["dice"] is None else f"{row['dice']:.3f}"
         iou = "  -  " if row["iou"] is None else f"{row['iou']:.3f}"
         missed = f"  missed in {row['images_missed']}" if row["images_missed"] else ""
-        lines.append(f"  {name:<{width}}  Dice {dice}  IoU {iou}  in {row['images_with_class']} images{missed}")
+        lines.append(
+            f"  {name:<{width}}  Dice {dice}  IoU {iou}  in {row['images_with_class']} images{missed}"
+        )
     objects, membranes = scores.get("instances"), scores.get("membranes")
     lines.append(f"  pixel error {scores['pixel_error']:.4f}")
     if objects:

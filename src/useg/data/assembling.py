@@ -86,16 +86,17 @@ def _add_pairs(done: Assembly, found: Match, region: Match | None, locate: Locat
         )
         name = _without(name, found.channels[0]) if found.channels else name
         done.add(sample, name, images, labels, [shown] if shown else [])
-    what = f"{len(found.pairs)} images in {found.images.place} are paired with the labels in {found.labels.place}"
+    count, here, there = len(found.pairs), found.images.place, found.labels.place
+    what = f"{count} images in {here} are paired with the labels in {there}"
     if found.objects:
-        what = f"{len(found.pairs)} images in {found.images.place} have one mask per object in {found.labels.place}"
+        what = f"{count} images in {here} have one mask per object in {there}"
     done.sentences.append(f"{what} {found.how}.")
     if found.channels:
         done.hints["channel_names"] = list(found.channels)
     if region:
         done.sentences.append(
-            f"The masks in {region.labels.place} are the same shape everywhere: they are taken as the region in which "
-            "labels count, pixels outside are ignored."
+            f"The masks in {region.labels.place} are the same shape everywhere: they are taken as the region "
+            "in which labels count, pixels outside are ignored."
         )
 
 
@@ -139,8 +140,8 @@ def _add_unpaired(done: Assembly, found: Match, labelled: set[str | None], locat
         _add_unlabelled(done, file, found.images, locate)
     if strays:
         done.sentences.append(
-            f"{len(strays)} further files are left over: each carries the name of a sample and something more, or "
-            f"is of a kind of which none is paired (for instance {strays[0].ref})."
+            f"{len(strays)} further files are left over: each carries the name of a sample and more, "
+            f"or is of a kind of which none is paired (for instance {strays[0].ref})."
         )
 
 
@@ -208,7 +209,7 @@ def _with_splits_from_names(samples: list[Sample], done: Assembly) -> list[Sampl
 
 
 def _with_groups(samples: list[Sample], done: Assembly) -> list[Sample]:
-    """Samples whose names say the same patient, plate, video ... belong together; so do those of one folder."""
+    """Samples whose names say the same patient, plate, video ... belong together, or those of one folder."""
     for how, group_of in (("name", _name_group), ("folder", _folder_group)):
         groups = [group_of(sample.key) for sample in samples]
         splits: dict[str, set[str | None]] = {}
@@ -220,7 +221,8 @@ def _with_groups(samples: list[Sample], done: Assembly) -> list[Sample]:
             continue
         example = groups[0]
         done.sentences.append(
-            f"Samples of one {how} group (for instance {example}) stay together in a split: {len(splits)} groups."
+            f"Samples of one {how} group (for instance {example}) stay together in a split: "
+            f"{len(splits)} groups."
         )
         return [replace(sample, group=group) for sample, group in zip(samples, groups, strict=True)]
     return samples

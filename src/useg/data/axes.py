@@ -44,7 +44,7 @@ def guess_roles(shape: tuple[int, ...]) -> tuple[Role, ...]:
 
 
 def roles_of_tiff(axes: str, shape: tuple[int, ...]) -> tuple[Role, ...]:
-    """Roles of a TIFF's axes by their letters: Y, X, S samples, C channels, Z planes, T times, others unknown.
+    """Roles of a TIFF's axes by their letters: Y, X, S samples, C channels, Z planes, T times, or unknown.
 
     Pages without a description are planes from three on, channels if two; pages far too narrow to
     be pictures are an array (H, W, bands) that was written row by row, and samples many more than

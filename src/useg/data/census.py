@@ -121,8 +121,8 @@ def take_census(
         if colours.dtype.kind != "u":
             raise DataError(f"a colour-coded label map of dtype {colours.dtype}; unsigned integers are read")
         codes = pack_colours(colours)
-        distinct, counts = np.unique(codes if region is None else codes[region], return_counts=True)
-        values = unpack_colours(distinct, len(colours))
+        distinct, counts = count_values(codes if region is None else codes[region])
+        values = unpack_colours(distinct.astype(codes.dtype), len(colours))
     if len(values) > MAX_VALUES:
         raise DataError(f"{len(values)} distinct values: this is a picture, not a label map")
     return Census(

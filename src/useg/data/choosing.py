@@ -38,7 +38,7 @@ class Choice:
 
 
 def choose(files: Sequence[File], looks: Looks) -> Choice:
-    """Take the pairing that the words of the names speak for; without such words, that the pixels speak for."""
+    """Take the pairing that the words of the names speak for; without words, that the pixels speak for."""
     groups = group_files(files)
     labels = [group for group in groups if group.role == "label" and group.strength >= 0]
     images = [group for group in groups if group.role != "label" and group.strength >= 0]
@@ -87,12 +87,13 @@ def _matches(images: list[Group], labels: Group, looks: Looks) -> list[Match]:
 
 
 def _score(found: Match, looks: Looks, *, fixed: bool) -> float:
-    """Higher is better: files matched, clear words, equal sizes, more classes; a fixed mask is hardly a label."""
+    """Higher is better: files matched, clear words, equal sizes, more classes; a fixed mask is none."""
     look = looks.of(found.labels)
     score = found.image_share + 0.5 * found.label_share - 0.03 * found.rank
     score += 0.3 * found.images.strength + 0.3 * found.labels.strength
     score += 0.1 * log2(max(1, min(look.classes, _MOST_CLASSES)))
     score -= 0.4 * found.labels.says_instances
+    score -= 0.03 * (look.channels > 1)  # colours need a mapping, ids do not
     score -= 2.0 * (fixed or found.labels.says_region)
     score -= 1.0 * (not _same_size(found, looks))
     score -= 0.5 * (found.objects and not look.binary)
@@ -156,8 +157,11 @@ def _take(candidates: list[_Candidate], looks: Looks) -> Choice:
         for rival in rivals:
             is_region = rival.fixed or rival.match.labels.says_region
             whole = rival.match.image_share >= _REGION_SHARE and not rival.match.objects
+            own = {file.ref for file in rival.match.labels.files}
+            whole = whole and not used & own
             if is_region and whole and not candidate.fixed and position not in choice.regions:
                 choice.regions[position] = rival.match
+                used |= own
                 continue
             choice.alternatives.append(_sentence(rival.match, "labels"))
     for candidate in left:

@@ -1,4 +1,4 @@
-"""Video clips whose frames are labelled: by mask files that carry a frame's number, or by a stack of masks."""
+"""Video clips whose frames are labelled, by mask files with a frame's number or by a stack of masks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,11 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".m
 
 
 def pair_clips(root: Path, files: Sequence[File]) -> tuple[list[Sample], set[str], str]:
-    """Samples of all labelled frames, the refs used, and the rule in a sentence; clips without labels come whole.
+    """Samples of all labelled frames, the refs used, and the rule; clips without labels come whole.
 
-    A mask belongs to a clip when its name begins with the clip's or a folder above it is called like the clip, or
-    when there is one clip only. Frames count from 0; when the masks count from 1 to the number of frames, from 1.
+    A mask belongs to a clip when its name begins with the clip's or a folder above it is called like the
+    clip, or when there is one clip only. Frames count from 0; when the masks count from 1 to the number of
+    frames, from 1.
 
     Raises:
         DataError: a clip cannot be read.
@@ -43,7 +44,7 @@ def pair_clips(root: Path, files: Sequence[File]) -> tuple[list[Sample], set[str
             samples.append(found)
             used.add(label.ref)
     frames_count = sum(bool(sample.labels) for sample in samples)
-    rule = f"{labelled} of {len(clips)} clips have labels, for {frames_count} frames; frames of one clip are a group."
+    rule = f"{labelled} of {len(clips)} clips have labels, for {frames_count} frames; a clip is a group."
     return samples, used, rule
 
 

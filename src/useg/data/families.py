@@ -13,7 +13,7 @@ _LONGEST_AFFIX = 3
 
 
 def one_mask_per_object(images: Group, labels: Group) -> Match | None:
-    """Several label files for each image: in its folder, in a folder named like it, or named like it and numbered."""
+    """Several label files for each image: in its folder, a folder of its name, or its name and a number."""
     split = split_key(images, labels)
     image_folders, label_folders = folder_keys(images, labels)
 

@@ -11,6 +11,9 @@ from useg.errors import DataError
 Plane = Shaped[np.ndarray, "*space"]
 """One number per pixel."""
 
+CHUNK = 1 << 22
+"""Pixels that are counted at a time."""
+
 
 def is_grey(raw: Raw) -> bool:
     """Whether one number per pixel says it all: 1 channel, 1 and alpha, or equal colour channels."""
@@ -104,14 +107,28 @@ def unpack_colours(codes: Shaped[np.ndarray, "n"], components: int) -> Integer[n
 
 
 def count_values(plane: Integer[np.ndarray, "*space"]) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct numbers, ascending, and how often each occurs."""
-    flat = plane.ravel()
-    if flat.size and flat.dtype.kind == "u" and (flat.dtype.itemsize <= 2 or int(flat.max()) < 1 << 20):
-        counts = np.bincount(flat)
-        present = np.flatnonzero(counts)
-        return present.astype(np.int64), counts[present]
-    values, counts = np.unique(flat, return_counts=True)
-    return values.astype(np.int64), counts
+    """The distinct numbers, ascending, and how often each occurs.
+
+    Works through `CHUNK` pixels at a time: counting needs eight bytes a pixel, and label maps may be large.
+    """
+    flat = plane.reshape(-1)
+    small = flat.dtype.kind == "u" and (flat.dtype.itemsize <= 2 or int(flat.max(initial=0)) < 1 << 20)
+    values, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for start in range(0, flat.size, CHUNK):
+        chunk = flat[start : start + CHUNK]
+        if small:
+            number = np.bincount(chunk)
+            found = np.flatnonzero(number)
+            number = number[found]
+        else:
+            found, number = np.unique(chunk, return_counts=True)
+        if np.array_equal(found, values):
+            counts = counts + number
+            continue
+        values, at = np.unique(np.concatenate([values, found.astype(np.int64)]), return_inverse=True)
+        total = np.bincount(at, weights=np.concatenate([counts, number]), minlength=len(values))
+        counts = total.astype(np.int64)
+    return values, counts
 
 
 def inside(mask: Plane) -> Bool[np.ndarray, "*space"]:

@@ -154,6 +154,18 @@ def unreadable(ref: str, what: str, remedy: str = "") -> DataError:
 _quiet_lock = threading.Lock()
 _quiet_depth = 0
 _quiet_before: list[Any] = []
+_nibabel_logger = logging.getLogger("nibabel.global")  # it brings a handler to stderr of its own
+
+
+@lru_cache(maxsize=1)
+def _pillow() -> Any:
+    from PIL import Image
+
+    # A logger without any handler prints to stderr; one that the program configured keeps its own.
+    for name in ("tifffile", "PIL", "libav"):
+        if not logging.getLogger(name).handlers:
+            logging.getLogger(name).addHandler(logging.NullHandler())
+    return Image
 
 
 @contextmanager
@@ -164,33 +176,22 @@ def quiet() -> Iterator[None]:
     another still needs, or what another had set.
     """
     global _quiet_depth
-    from PIL import Image
-
+    image = _pillow()
     with _quiet_lock:
         _quiet_depth += 1
         if _quiet_depth == 1:
-            logger = logging.getLogger("nibabel.global")
-            _quiet_before[:] = [warnings.filters[:], Image.MAX_IMAGE_PIXELS, logger.level]
+            _quiet_before[:] = [warnings.filters[:], image.MAX_IMAGE_PIXELS, _nibabel_logger.disabled]
             warnings.simplefilter("ignore")
-            Image.MAX_IMAGE_PIXELS = None
-            logger.setLevel(logging.CRITICAL + 1)
-            for name in ("tifffile", "PIL", "libav"):
-                _give_handler(name)
+            image.MAX_IMAGE_PIXELS = None
+            _nibabel_logger.disabled = True
     try:
         yield
     finally:
         with _quiet_lock:
             _quiet_depth -= 1
             if _quiet_depth == 0:
-                warnings.filters[:], Image.MAX_IMAGE_PIXELS, level = _quiet_before  # type: ignore[index]
-                logging.getLogger("nibabel.global").setLevel(level)
-
-
-def _give_handler(name: str) -> None:
-    # A logger without any handler prints to stderr; one that the program configured keeps its own.
-    logger = logging.getLogger(name)
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
+                filters, image.MAX_IMAGE_PIXELS, _nibabel_logger.disabled = _quiet_before
+                warnings.filters[:] = filters  # type: ignore[index]
 
 
 @contextmanager

@@ -128,7 +128,8 @@ class OpenImage:
 
     Attributes:
         header: as `read_header` gives it.
-        streamable: reading a window costs about the window's memory, whatever the size of the image.
+        streamable: reading a window costs about the window's memory, whatever the size of the image;
+            others (PNG, JPEG, BMP) are decoded whole at the first window and kept until closed.
     """
 
     def __init__(self, ref: str, opened: Opened, plane: int | None, *, as_channels: bool) -> None:
@@ -150,6 +151,7 @@ class OpenImage:
         self.header = replace(stored, ref=ref, shape=shape, spacing=spacing, colour=colour)
         self.streamable = opened.streamable
         self._opened, self._plane, self._as_channels = opened, plane, as_channels
+        self._whole: Raw | None = None
         if not opened.streamable:
             check_limit(ref, stored.nbytes, f"the image ({' x '.join(map(str, stored.shape))})")
 
@@ -168,7 +170,11 @@ class OpenImage:
         with decoding(self.header.ref):
             what = "this part of the image" if window else "the image as a whole"
             check_limit(self.header.ref, nbytes, what)
-            return self._read(part)
+            if self.streamable or part == full_window(None, self.header.space):
+                return self._read(part)
+            if self._whole is None:
+                self._whole = self._read(full_window(None, self.header.space))
+            return self._whole[:, *part].copy()
 
     def _read(self, part: Window) -> Raw:
         stored = self._opened.header

@@ -13,6 +13,9 @@ from useg.errors import DataError, Problem
 NEAR = 30.0
 """A rarer colour at most this far (of 441) from a common one is that colour, smeared."""
 
+SAME = 8.0
+"""Where colours are smeared, also a common colour this close to a more common one is the same."""
+
 ON_THE_WAY = 14.0
 """A rarer colour at most this far from the line between two common ones is a blend of the two."""
 
@@ -26,7 +29,7 @@ MOST_COLOURS = 4096
 """This many of the most common colours are looked at; the rest must be a few pixels."""
 
 KNOWN = 0.8
-"""At least this share of all pixels has exactly a listed colour."""
+"""At least this share of all pixels has a listed colour, or nearly so."""
 
 MOST_BLENDED = 32
 """Blends of this many of the most common classes are looked for."""
@@ -49,7 +52,7 @@ class _Sorted:
 
     classes: list[int]
     near: list[int]
-    blends: list[tuple[int, int, int]]
+    blends: list[int]
 
 
 def infer_colours(
@@ -118,59 +121,59 @@ def _pool(files: Sequence[Census]) -> tuple[np.ndarray, np.ndarray]:
 def _sort(colours: np.ndarray, counts: np.ndarray, *, lossy: bool) -> _Sorted:
     """Sort colours, most common first, into classes, near misses of a class, and blends of two."""
     points = colours.astype(np.float64)
-    classes: list[int] = []
-    near: list[int] = []
-    blends: list[tuple[int, int, int]] = []
+    merging = lossy or len(points) > MAX_CLASSES
+    found = _Sorted([], [], [])
     for i in range(min(len(points), MOST_COLOURS)):
-        if classes:
-            distance = np.linalg.norm(points[classes] - points[i], axis=1)
+        if found.classes:
+            distance = np.linalg.norm(points[found.classes] - points[i], axis=1)
             best = int(distance.argmin())
-            if distance[best] <= NEAR and counts[i] <= RARE * counts[classes[best]]:
-                near.append(i)
+            rare = counts[i] <= RARE * counts[found.classes[best]]
+            if (distance[best] <= NEAR and rare) or (merging and distance[best] <= SAME):
+                found.near.append(i)
                 continue
-            pair = _between(points, counts, classes, i)
-            if pair is not None:
-                blends.append((i, *pair))
+            common = np.array([c for c in found.classes if counts[i] <= RARE * counts[c]], np.int64)
+            if len(_between(points, common[:MOST_BLENDED], i)):
+                found.blends.append(i)
                 continue
-        classes.append(i)
-        if len(classes) > MAX_CLASSES:
+        found.classes.append(i)
+        if len(found.classes) > MAX_CLASSES:
             break
-    exact = not lossy and len(near) + len(blends) < max(BLENDS, 2 * len(classes))
-    if exact and len(points) <= MAX_CLASSES:
+    smeared = len(found.near) + len(found.blends)
+    if not merging and smeared < max(BLENDS, 2 * len(found.classes)):
         return _Sorted(list(range(len(points))), [], [])
-    return _Sorted(classes, near, blends)
+    return found
 
 
-def _between(points: np.ndarray, counts: np.ndarray, classes: list[int], i: int) -> tuple[int, int] | None:
-    """The two common colours that colour i is a blend of, if any."""
-    common = np.array([c for c in classes if counts[i] <= RARE * counts[c]][:MOST_BLENDED], np.int64)
-    if len(common) < 2:
-        return None
-    first, second = np.triu_indices(len(common), 1)
-    start, line = points[common[first]], points[common[second]] - points[common[first]]
+def _between(points: np.ndarray, classes: np.ndarray, i: int) -> np.ndarray:
+    """The pairs of classes that colour i may be a blend of: (n, 2)."""
+    first, second = np.triu_indices(len(classes), 1)
+    start, line = points[classes[first]], points[classes[second]] - points[classes[first]]
     along = ((points[i] - start) * line).sum(1) / (line**2).sum(1)
     distance = np.linalg.norm(start + along[:, None] * line - points[i], axis=1)
-    distance[(along <= 0.0) | (along >= 1.0)] = np.inf
-    best = int(distance.argmin())
-    return (int(common[first[best]]), int(common[second[best]])) if distance[best] <= ON_THE_WAY else None
+    fits = (along > 0.0) & (along < 1.0) & (distance <= ON_THE_WAY)
+    return np.stack([classes[first[fits]], classes[second[fits]]], axis=1)
+
+
+def _unsafe_pixels(points: np.ndarray, counts: np.ndarray, found: _Sorted) -> int:
+    """Pixels of blends whose nearest class is perhaps none of the two that were blended."""
+    classes = np.array(found.classes[:MOST_BLENDED], np.int64)
+    unsafe = 0
+    for i in found.blends:
+        nearest = classes[np.linalg.norm(points[classes] - points[i], axis=1).argmin()]
+        pairs = _between(points, classes, i)
+        if not (pairs == nearest).any(axis=1).all():
+            unsafe += int(counts[i])
+    return unsafe
 
 
 def _refuse_unsafe(files: Sequence[Census], colours: np.ndarray, counts: np.ndarray, found: _Sorted) -> None:
     """Raise when blended colours may end in a class that is not there."""
-    points = colours.astype(np.float64)
-    chosen = points[found.classes]
-    unsafe = 0
-    for i, a, b in found.blends:
-        nearest = found.classes[int(np.linalg.norm(chosen - points[i], axis=1).argmin())]
-        unsafe += int(counts[i]) if nearest not in (a, b) else 0
-    known = int(counts[found.classes].sum())
-    few = len(found.classes) <= MOST_BLENDED
-    if (
-        few
-        and unsafe + int(counts[MOST_COLOURS:].sum()) <= UNSAFE * counts.sum()
-        and known >= KNOWN * counts.sum()
-    ):
-        return
+    total = int(counts.sum())
+    if len(found.classes) <= MOST_BLENDED:
+        unsafe = _unsafe_pixels(colours.astype(np.float64), counts, found) + int(counts[MOST_COLOURS:].sum())
+        known = int(counts[found.classes].sum()) + int(counts[found.near].sum())
+        if unsafe <= UNSAFE * total and known >= KNOWN * total:
+            return
     raise DataError(
         f"the label files hold {len(colours)} colours, blended so that classes cannot be told apart safely",
         [

@@ -137,6 +137,7 @@ def examine_reading(
     if not reading.samples:
         return found
     records = _measure_all(reading.samples, given, progress, threads)
+    found.repairs += _channels_from_planes(records, found)
     records = _of_one_dimension(records, found)
     for record in records:
         found.problems += record.problems
@@ -185,6 +186,18 @@ def _measure_all(
 
 def _spread(number: int, most: int) -> frozenset[int]:
     return frozenset(int(i) for i in np.linspace(0, number - 1, min(number, most)))
+
+
+def _channels_from_planes(records: list[SampleRecord], found: Inspection) -> list[str]:
+    """Put the samples whose planes turned out to be channels into the reading."""
+    changed = {r.sample.key: r.sample for r in records if r.sample.images[0].endswith("#channels")}
+    before = {s.key for s in found.reading.samples if s.images[0].endswith("#channels")}
+    changed = {key: sample for key, sample in changed.items() if key not in before}
+    if not changed:
+        return []
+    samples = tuple(changed.get(sample.key, sample) for sample in found.reading.samples)
+    found.reading = replace(found.reading, samples=samples)
+    return [f"{len(changed)} stacks have a label map of one plane: their planes are read as channels"]
 
 
 def _of_one_dimension(records: list[SampleRecord], found: Inspection) -> list[SampleRecord]:

@@ -11,6 +11,7 @@ from useg.arrays import IGNORE, Instances, Labels, Raw
 from useg.data.forms import (
     as_colours,
     as_grey,
+    count_values,
     inside,
     pack_colours,
     paint,
@@ -245,7 +246,7 @@ class LabelMapping(BaseModel):
         Raises:
             DataError: an id is not a class of this mapping.
         """
-        ids = np.flatnonzero(np.bincount(classes.ravel(), minlength=256))
+        ids, _ = count_values(classes)
         wrong = ids[(ids >= self.num_classes) & (ids != IGNORE)]
         if wrong.size:
             raise DataError(f"class id {int(wrong[0])} is not in the mapping of {self.num_classes} classes")
@@ -272,7 +273,7 @@ class LabelMapping(BaseModel):
             for value, position in pairs:
                 if 0 <= value < 256:
                     table[value], known[value] = position, True
-            present = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
+            present, _ = count_values(grey)
             refuse([int(v) for v in present if not known[v]])
             encoded: np.ndarray = table[grey]
             return encoded

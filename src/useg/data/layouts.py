@@ -1,8 +1,9 @@
-"""Folder conventions, understood by general rules: which file is an image, which is its label, what is left over.
+"""Folder conventions, understood by general rules: what is an image, what its label, what is left over.
 
-The order of what decides: a pairs.csv; the nnU-Net layout; words in folder and file names (images, masks, train ...);
-how the files look inside; else every file is an image without a label. Names are matched by the whole stem first,
-then by what varies, then by number. What was taken, what else was possible and what is left over is said.
+The order of what decides: a pairs.csv; the nnU-Net layout; words in folder and file names (images, masks,
+train ...); how the files look inside; else every file is an image without a label. Names are matched by the
+whole stem first, then by what varies, then by number. What was taken, what else was possible and what is left
+over is said.
 """
 
 from dataclasses import replace
@@ -24,8 +25,8 @@ from useg.errors import DataError, Problem
 __all__ = ["Reading", "Sample", "read_layout"]
 
 WAY_OUT = (
-    "put images and label maps of the same names into two folders, images/ and labels/, or write a pairs.csv with the "
-    "columns image and label"
+    "put images and label maps of the same names into two folders, images/ and labels/, or write a pairs.csv "
+    "with the columns image and label"
 )
 
 
@@ -37,11 +38,12 @@ def read_layout(root: Path, *, labels_needed: bool = False) -> Reading:
         labels_needed: refuse input in which no image has a label.
 
     Returns:
-        All samples in natural order of their keys. Images without a label are samples too; those that should have
-        had one are also named in `problems`. Refs begin with `root`.
+        All samples in natural order of their keys. Images without a label are samples too; those that should
+        have had one are also named in `problems`. Refs begin with `root`.
 
     Raises:
-        DataError: nothing is there, nothing can be read, a pairs.csv is wrong, or labels are needed and none found.
+        DataError: nothing is there, nothing can be read, a pairs.csv is wrong, or labels are needed and none
+        found.
         MissingExtra: an HDF5 file or a video needs an optional dependency.
     """
     root = Path(root)

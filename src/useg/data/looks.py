@@ -1,4 +1,4 @@
-"""How a group of files looks inside, from a few of them: like pictures, like label maps, like one fixed mask."""
+"""How a group of files looks inside, from a few of them: pictures, label maps, or one fixed mask."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +60,8 @@ class Looks:
     def same_shape_everywhere(self, group: Group) -> bool:
         """Whether the masks of a group are two-valued and nearly the same in all pictures: a field of view.
 
-        The agreement is the smaller one of inside and outside, so that a mask that is nearly full does not count.
+        The agreement is the smaller one of inside and outside, so that a mask that is nearly full does not
+        count.
         """
         masks: list[np.ndarray] = []
         for file in _spread(group.files, _MASKS_COMPARED):
@@ -80,7 +81,11 @@ class Looks:
         """Whether masks of one image mostly cover the same pixels: several opinions, not several objects."""
         ious: list[float] = []
         for _, labels in pairs[:2]:
-            masks = [pixels[0] > 0 for file in labels[:_MASKS_COMPARED] if (pixels := self._pixels(file)) is not None]
+            masks = [
+                pixels[0] > 0
+                for file in labels[:_MASKS_COMPARED]
+                if (pixels := self._pixels(file)) is not None
+            ]
             ious += [_iou(a, b) for a, b in combinations(masks, 2) if a.shape == b.shape and (a | b).any()]
         return bool(ious) and float(np.mean(ious)) > _SAME_OBJECT_IOU
 

@@ -70,6 +70,7 @@ def folder_keys(images: Group, labels: Group) -> tuple[dict[str, Key], dict[str,
 
 
 def unique(files: Sequence[File], keys: dict[str, Key | None]) -> dict[Key, File]:
+    """Files by their key; a key that several files share is left out."""
     count = Counter(keys.values())
     return {key: file for file in files if (key := keys[file.ref]) is not None and count[key] == 1}
 

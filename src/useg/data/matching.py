@@ -1,4 +1,4 @@
-"""Which label belongs to which image, by their names: the same stem first, then what varies, then the number."""
+"""Which label belongs to which image, by name: the same stem first, then what varies, then the number."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ def match(images: Group, labels: Group) -> Match | None:
 
 
 def _ways(images: Group, labels: Group) -> Iterator[tuple[str, KeyOf, KeyOf]]:
-    """Ways to compare names, the strictest first; with the folders that vary, their numbers, then without them."""
+    """Ways to compare names, the strictest first; with the folders that vary, their numbers, or neither."""
     folders_of = folder_keys(images, labels)
     vary = any(any(keys) for folders in folders_of for keys in folders.values())
     by_number = tuple(_numbers_only(folders) for folders in folders_of)
@@ -74,7 +74,9 @@ def _ways(images: Group, labels: Group) -> Iterator[tuple[str, KeyOf, KeyOf]]:
 
 
 def _numbers_only(folders: dict[str, Key]) -> dict[str, Key]:
-    return {ref: tuple(found for name in names if (found := numbers(str(name)))) for ref, names in folders.items()}
+    return {
+        ref: tuple(found for name in names if (found := numbers(str(name)))) for ref, names in folders.items()
+    }
 
 
 def _stem(file: File) -> object:

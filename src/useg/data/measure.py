@@ -1,6 +1,6 @@
 """One sample, measured in one reading of its files: intensities, look, label values, objects."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
@@ -11,7 +11,7 @@ from useg.data.annotations import StoredLabels, only_one, read_objects, read_reg
 from useg.data.census import Census, take_census
 from useg.data.duplicates import Look, look_at
 from useg.data.forms import is_grey, pack_colours
-from useg.data.images import Header, OpenImage, open_image
+from useg.data.images import Header, OpenImage, open_image, read_header
 from useg.data.labels import LabelClass, LabelMapping
 from useg.data.objects import Objects, measure_objects
 from useg.data.reading import Sample
@@ -91,16 +91,32 @@ def measure_sample(
     record = SampleRecord(sample)
     try:
         _measure_images(record, values_kept)
+        if planes_are_channels(record):
+            record.sample = replace(sample, images=tuple(f"{ref}#channels" for ref in sample.images))
+            _measure_images(record, values_kept)
     except UsegError as error:
         record.problems += problems_of(error, sample.images[0])
         record.headers = ()
-    if sample.labels:
+    if record.sample.labels:
         try:
             _measure_labels(record, objects_wanted=objects_wanted, with_pieces=with_pieces, given=given)
         except UsegError as error:
             record.problems += problems_of(error, sample.labels[0])
     record.view = None
     return record
+
+
+def planes_are_channels(record: SampleRecord) -> bool:
+    """Whether the image is a stack and its label map one plane of the same size: then planes are channels.
+
+    Raises:
+        DataError: the label file cannot be read.
+    """
+    sample = record.sample
+    if record.headers[0].ndim != 3 or record.headers[0].channels > 1 or not sample.labels:
+        return False
+    label = read_header(sample.labels[0])
+    return label.ndim == 2 and label.space == record.headers[0].space[1:]
 
 
 def problems_of(error: UsegError, where: str) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""What the words in file and folder names say: image or label, train or test, and what is left without them."""
+"""What the words in file and folder names say: image or label, train or test, and what is left over."""
 
 import re
 from collections.abc import Iterable
@@ -16,14 +16,16 @@ _LABEL_TEXT = """
     mask msk label lbl annotation annot anno ann gt groundtruth truth seg segm segmentation segmented manual
     target tgt class classe segmentationclass segmentationobject reference instance
 """
-_WEAK_LABEL_TEXT = "scribble boundary edge contour outline delineation trimap matte roi region fov lab ref"
+_WEAK_LABEL_TEXT = (
+    "object scribble boundary edge contour outline delineation trimap matte roi region fov lab ref"
+)
 _CLUTTER_TEXT = """
     overlay preview thumb thumbnail prediction pred predicted result output visualization visualisation vis
     colormap colourmap legend backup
 """
 _GROUP_TEXT = """
-    patient pat subject subj sub animal mouse rat donor case specimen plate well slide wsi scene site plot field
-    video clip movie series scan volume vol sequence seq stack
+    patient pat subject subj sub animal mouse rat donor case specimen plate well slide wsi scene site plot
+    field video clip movie series scan volume vol sequence seq stack
 """
 _SPLIT_TEXT = {
     "train": "train training trn tr",
@@ -68,7 +70,7 @@ class Words:
 
     @property
     def strength(self) -> int:
-        """How clearly the words say the role: 2 plain, 1 weak, 0 not at all, -1 a by-product (overlay, preview)."""
+        """How clearly the words say the role: 2 plain, 1 weak, 0 not at all, -1 a by-product (overlay)."""
         if any(kind in _CLUTTER_WORDS for kind in self.kinds):
             return -1
         if self.role is None:
@@ -181,6 +183,7 @@ def _is_known(lower: str) -> bool:
     )
 
 
+@lru_cache(maxsize=65536)
 def numbers(text: str) -> tuple[int, ...]:
     """The whole numbers in a name, in order; `01` and `1` are the same number."""
     return tuple(int(number) for number in _DIGITS.findall(text))

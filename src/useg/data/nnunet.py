@@ -26,8 +26,8 @@ def is_nnunet(files: tuple[str, ...]) -> bool:
 def read_nnunet(root: Path) -> Reading:
     """Read the raw layout, of version 1 (also that of the Medical Segmentation Decathlon) or 2.
 
-    Class names, the ignore label and channel names of dataset.json become hints. Cases of imagesTs are the test
-    part; without labelsTs they have no labels.
+    Class names, the ignore label and channel names of dataset.json become hints. Cases of imagesTs are the
+    test part; without labelsTs they have no labels.
 
     Raises:
         DataError: dataset.json is not JSON, or lacks `labels`, or no image is there.

@@ -21,14 +21,14 @@ _COLUMNS = ("image", "label", "objects", "region", "group", "split", "key")
 def read_pairs(path: Path) -> Reading:
     """Read a pairs.csv.
 
-    Columns: `image` (required), `label` or `objects` (one mask per object), `region`, `group`, `split` (train, val
-    or test), `key`; every other column is metadata. Paths are relative to the file; several refs in one cell are
-    separated by `;` (images: channels). An empty label cell is a sample without a label. Comma, semicolon and tab
-    are understood as separators of columns.
+    Columns: `image` (required), `label` or `objects` (one mask per object), `region`, `group`, `split`
+    (train, val or test), `key`; every other column is metadata. Paths are relative to the file; several refs
+    in one cell are separated by `;` (images: channels). An empty label cell is a sample without a label.
+    Comma, semicolon and tab are understood as separators of columns.
 
     Raises:
-        DataError: the file cannot be read, lacks `image`, names files that are not there, an unknown split, or the
-            same key twice; all lines are reported together.
+        DataError: the file cannot be read, lacks `image`, names files that are not there, an unknown split,
+            or the same key twice; all lines are reported together.
     """
     rows = _rows(path)
     problems: list[Problem] = []

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -100,7 +100,7 @@ def _header(ref: str, chunks: _Chunks, size: int) -> Header:
     )
 
 
-def _pixels(data: bytes, chunks: _Chunks) -> np.ndarray[Any, Any]:
+def _pixels(data: bytes, chunks: _Chunks) -> np.ndarray:
     """(H, W[, channels]) as stored; grey of 2 and 4 bits is spread over 0..255, as viewers show it."""
     # The fast decoder turns indices into colours and transparency into a channel, so those go to Pillow,
     # which in turn would cut colours of 16 bits down to 8.

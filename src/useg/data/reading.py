@@ -42,7 +42,8 @@ class Reading:
         alternatives: other readings that were possible, one sentence each.
         leftovers: files that belong to no sample, relative to `root`.
         problems: what is wrong, file by file, e.g. an image without a label.
-        hints: facts found on the way: "class_names" ({value: name}), "ignore" ([value]), "channel_names" ([name]).
+        hints: facts found on the way: "class_names" ({value: name}), "ignore" ([value]),
+            "channel_names" ([name]).
     """
 
     root: str

@@ -36,7 +36,7 @@ class File:
 
     @cached_property
     def split(self) -> str | None:
-        """The split that its folders name: a folder that names nothing else counts first, the deepest of them."""
+        """The split that its folders name; one that names nothing else counts first, the deepest of them."""
         found = [words(folder) for folder in self.folders]
         clear = [each.split for each in found if each.split and not each.rest]
         vague = [each.split for each in found if each.split]
@@ -114,7 +114,16 @@ def group_files(files: Sequence[File], *, literal: bool = False) -> list[Group]:
 def regroup(group: Group, files: Iterable[File], place: str) -> Group:
     """A group of some of another group's files."""
     kept = tuple(files)
-    return Group(kept, group.role, group.strength, place, group.folder_keys, group.names, group.says_region, group.says_instances)
+    return Group(
+        kept,
+        group.role,
+        group.strength,
+        place,
+        group.folder_keys,
+        group.names,
+        group.says_region,
+        group.says_instances,
+    )
 
 
 class _FolderRoles:
@@ -143,7 +152,7 @@ class _FolderRoles:
         self._shared |= {rest for rest, roles in rests.items() if True in roles and numbers(rest) in numbered}
 
     def role_depth(self, folders: tuple[str, ...]) -> int | None:
-        """Index of the folder that gives the role: the deepest with a role word that nothing below contradicts."""
+        """Index of the folder that gives the role: the deepest one that nothing below contradicts."""
         for depth in range(len(folders), 0, -1):
             role, below = words(folders[depth - 1]).role, self._deeper[folders[:depth]]
             contradicted = "label" in below and (role == "image" or "image" in below)
@@ -197,7 +206,7 @@ def _by_names(
 
 
 def _by_suffix(files: list[File]) -> list[list[File]]:
-    """Apart by suffix only when one name comes with several of them: the suffix then tells image from label."""
+    """Apart by suffix only when one name comes with several of them: the suffix then tells the role."""
     suffixes: dict[tuple[tuple[str, ...], str], set[str]] = defaultdict(set)
     for file in files:
         suffixes[file.folders, file.stem].add(file.suffix)
@@ -228,11 +237,13 @@ def _as_group(
     says_instances = role == "label" and any(each.says_instances for each in said)
     whole = siblings == len(files)
     names = {file.ref: _name(file, roles_of.role_depth(file.folders), keys[file.ref]) for file in files}
-    return Group(tuple(files), role, strength, _place(files, whole=whole), of_role, names, says_region, says_instances)
+    return Group(
+        tuple(files), role, strength, _place(files, whole=whole), of_role, names, says_region, says_instances
+    )
 
 
 def _name(file: File, at: int | None, keys: tuple[str, ...]) -> str:
-    """`train/7` for `train/images/7.png`; a name that only says the role, or repeats its folder, is dropped."""
+    """`train/7` for `train/images/7.png`; a name that only says the role or repeats its folder is dropped."""
     parts = list(file.folders)
     if at is not None:
         parts[at] = "_".join(part for part in (words(parts[at]).split, keys[at]) if part)

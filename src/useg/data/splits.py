@@ -1,7 +1,8 @@
-"""Which samples are learned from and which are held out: frozen functions of names and a seed, never of chance.
+"""Which samples are learned from and which are held out: frozen functions of names and a seed.
 
-A group's place is a number in [0, 1) made of its name (64 bits of BLAKE3) and the seed (an integer mixer). It depends
-on nothing else, so samples that are added later move no others. These formulas are for ever: golden tests pin them.
+A group's place is a number in [0, 1) made of its name (64 bits of BLAKE3) and the seed (an integer mixer). It
+depends on nothing else, so samples that are added later move no others. These formulas are for ever: golden
+tests pin them.
 """
 
 from collections import defaultdict
@@ -26,7 +27,7 @@ def group_hash(group: str) -> int:
 
 
 def mix(value: int, seed: int) -> int:
-    """64 bits made of a hash and a seed: the finaliser of splitmix64 over `value + (seed + 1) * golden ratio`.
+    """64 bits of a hash and a seed: the finaliser of splitmix64 over `value + (seed + 1) * golden ratio`.
 
     Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     """
@@ -53,10 +54,10 @@ def assign_splits(
 ) -> list[str]:
     """The split of every sample: "train", "val", "test", or "gap" (left out).
 
-    Given splits are kept. What is not given is carved out of the samples given as "train" or not given at all:
-    validation unless some sample is given as "val", test unless some is given as "test" or `fractions` has none.
-    Nothing is ever carved out of a given "val" or "test". Samples of one group get one split, also when only some
-    of them have one given.
+    Given splits are kept. What is not given is carved out of the samples given as "train" or not given at
+    all: validation unless some sample is given as "val", test unless some is given as "test" or `fractions`
+    has none. Nothing is ever carved out of a given "val" or "test". Samples of one group get one split, also
+    when only some of them have one given.
 
     Args:
         keys: unique names of the samples; with `sequence` in their order.
@@ -64,8 +65,8 @@ def assign_splits(
         given: per sample the split the user gave.
         fractions: shares of the groups, of "train", "val" and "test"; they sum to 1.
         seed: another seed, another draw.
-        sequence: neighbouring samples look alike. When no groups are known (or just one), each held-out part is one
-            block at a place chosen by the seed, with one sample left out at each of its ends.
+        sequence: neighbouring samples look alike. When no groups are known (or just one), each held-out part
+            is one block at a place chosen by the seed, with one sample left out at each of its ends.
         notes: sentences about what was done beyond the rule are added to it.
 
     Raises:
@@ -102,9 +103,9 @@ def folds(
 ) -> list[int]:
     """The fold (0 .. k-1) in which each sample is held out.
 
-    Groups stay together and folds are balanced: no fold could take over a whole group from another and the two end
-    up more alike. With `sequence` and without groups, folds are blocks of neighbours whose sizes differ by one at
-    most; use `fold_splits` to leave out the samples beside them.
+    Groups stay together and folds are balanced: no fold could take over a whole group from another and the
+    two end up more alike. With `sequence` and without groups, folds are blocks of neighbours whose sizes
+    differ by one at most; use `fold_splits` to leave out the samples beside them.
 
     Raises:
         DataError: there are fewer groups than folds.
@@ -155,7 +156,7 @@ class Blocks:
 
 
 def blocks(space: tuple[int, ...], fraction: float, gap_px: int, seed: int = 0) -> Blocks:
-    """Cut one image across its longest axis: the held-out block at one end (which, the seed says), then a gap.
+    """Cut one image across its longest axis: a held-out block at one end (the seed says which), then a gap.
 
     Args:
         space: sizes in px.
@@ -174,8 +175,8 @@ def blocks(space: tuple[int, ...], fraction: float, gap_px: int, seed: int = 0) 
     rest = length - held_out - gap_px
     if rest < 1:
         raise DataError(
-            f"an image of {' x '.join(map(str, space))} px cannot be cut into a part to train on, a gap of {gap_px} px "
-            f"and {held_out} px to validate on; add a second image, or ask for a smaller gap"
+            f"an image of {' x '.join(map(str, space))} px cannot be cut into a part to train on, a gap of "
+            f"{gap_px} px and {held_out} px to validate on; add a second image, or ask for a smaller gap"
         )
 
     def window(start: int, stop: int) -> Window:
@@ -239,7 +240,7 @@ def _draw(groups: set[str], wanted: Mapping[str, float], seed: int, notes: list[
         many = {group for group in ordered if sum(other == drawn[group] for other in drawn.values()) > 1}
         nearest = min(many, key=lambda group: (max(a - places[group], places[group] - b), group))
         notes.append(
-            f"No group fell into {part} by the draw: {nearest}, the nearest to its threshold, was moved there."
+            f"No group fell into {part} by the draw: {nearest}, nearest to its threshold, was moved there."
         )
         drawn[nearest] = part
     return drawn

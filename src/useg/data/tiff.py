@@ -110,7 +110,7 @@ class _Reader:
 
     def __init__(self, ref: str, tif: Any, series: Any, roles: Sequence[Role]) -> None:
         self.ref, self.tif, self.series, self.roles = ref, tif, series, roles
-        self.segments = Segments(ref, tif.filehandle)
+        self.segments = Segments(ref, tif.filehandle, tif.byteorder)
 
     def __call__(self, window: Window) -> np.ndarray:
         stored = _stored_window(self.series, self.roles, window)

@@ -1,6 +1,5 @@
 """Writes TIFF band by band: tiles or strips are compressed as they come, the directory follows at the end."""
 
-import json
 import struct
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -8,16 +7,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from useg.data.headers import quiet
 from useg.data.map_form import MapForm
-from useg.data.tiff_spacing import GEO_TAGS, RESOLUTION_TAGS, is_georeferenced
+from useg.data.tiff_tags import ASCII, DOUBLE, LONG, LONG8, RATIONAL, SHORT, Tag, inherited_tags
 
-Tag = tuple[int, int, Sequence[Any] | bytes]
-"""Code, TIFF's number of the type, and the values."""
-
-_ASCII, _SHORT, _LONG, _RATIONAL, _DOUBLE, _LONG8 = 2, 3, 4, 5, 12, 16
-_PACK = {_SHORT: "H", _LONG: "I", _DOUBLE: "d", _LONG8: "Q"}
-_BYTES = {_ASCII: 1, _SHORT: 2, _LONG: 4, _RATIONAL: 8, _DOUBLE: 8, _LONG8: 8}
+_PACK = {SHORT: "H", LONG: "I", DOUBLE: "d", LONG8: "Q"}
+_BYTES = {ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, DOUBLE: 8, LONG8: 8}
 _SAMPLE_FORMAT = {"u": 1, "i": 2, "f": 3}
 
 _TILE_PX = 256
@@ -49,7 +43,7 @@ class TiffEncoder:
         self._level = _LEVEL_OF_FLOATS if form.dtype.kind == "f" else _LEVEL_OF_LABELS
         self._waiting: list[np.ndarray] = []
         self._segments: list[list[tuple[int, int]]] = [[] for _ in range(self._planes_of_samples)]
-        self._inherited = _inherited_tags(form)
+        self._inherited = inherited_tags(form)
         if self._big:
             stream.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
         else:
@@ -117,32 +111,32 @@ class TiffEncoder:
     def _page_tags(self) -> Iterator[Tag]:
         form, count = self._form, self._channels
         indexed = form.palette is not None and count == 1 and form.dtype == np.uint8
-        yield 254, _LONG, (2 if self._solid else 0,)
-        yield 256, _LONG, (self._width,)
-        yield 257, _LONG, (self._height,)
-        yield 258, _SHORT, (form.dtype.itemsize * 8,) * count
-        yield 259, _SHORT, (8,)
-        yield 262, _SHORT, (3 if indexed else 2 if self._interleaved else 1,)
-        yield 274, _SHORT, (form.orientation,)
-        yield 277, _SHORT, (count,)
-        yield 284, _SHORT, (1 if self._interleaved or count == 1 else 2,)
-        yield 305, _ASCII, b"useg\0"
-        yield 339, _SHORT, (_SAMPLE_FORMAT[form.dtype.kind],) * count
+        yield 254, LONG, (2 if self._solid else 0,)
+        yield 256, LONG, (self._width,)
+        yield 257, LONG, (self._height,)
+        yield 258, SHORT, (form.dtype.itemsize * 8,) * count
+        yield 259, SHORT, (8,)
+        yield 262, SHORT, (3 if indexed else 2 if self._interleaved else 1,)
+        yield 274, SHORT, (form.orientation,)
+        yield 277, SHORT, (count,)
+        yield 284, SHORT, (1 if self._interleaved or count == 1 else 2,)
+        yield 305, ASCII, b"useg\0"
+        yield 339, SHORT, (_SAMPLE_FORMAT[form.dtype.kind],) * count
         if indexed:
-            yield 320, _SHORT, tuple((form.full_palette().T.astype(np.uint16) * 257).ravel().tolist())
+            yield 320, SHORT, tuple((form.full_palette().T.astype(np.uint16) * 257).ravel().tolist())
         extra = count - (3 if self._interleaved else 1)
         if extra:
-            yield 338, _SHORT, (2 if self._interleaved else 0,) * extra
+            yield 338, SHORT, (2 if self._interleaved else 0,) * extra
         if not self._pages:
             yield from self._inherited
 
     def _place_tags(self, segments: Sequence[tuple[int, int]]) -> Iterator[Tag]:
-        kind = _LONG8 if self._big else _LONG
+        kind = LONG8 if self._big else LONG
         if self._tiled:
-            yield 322, _SHORT, (_TILE_PX,)
-            yield 323, _SHORT, (_TILE_PX,)
+            yield 322, SHORT, (_TILE_PX,)
+            yield 323, SHORT, (_TILE_PX,)
         else:
-            yield 278, _LONG, (self._chunk[0],)
+            yield 278, LONG, (self._chunk[0],)
         yield (324 if self._tiled else 273), kind, [offset for offset, _ in segments]
         yield (325 if self._tiled else 279), kind, [count for _, count in segments]
 
@@ -172,7 +166,7 @@ class TiffEncoder:
 def _packed(kind: int, values: Sequence[Any] | bytes) -> bytes:
     if isinstance(values, bytes):
         return values
-    if kind == _RATIONAL:
+    if kind == RATIONAL:
         return b"".join(struct.pack("<II", *_ratio(value)) for value in values)
     return struct.pack(f"<{len(values)}{_PACK[kind]}", *values)
 
@@ -184,71 +178,3 @@ def _ratio(value: float) -> tuple[int, int]:
     limit = 2**31 - 1 if value <= 1 else max(1, int((2**31 - 1) / value))
     fraction = Fraction(value).limit_denominator(limit)
     return (fraction.numerator, fraction.denominator) if fraction else (1, 2**32 - 1)
-
-
-def _inherited_tags(form: MapForm) -> list[Tag]:
-    """Geo-reference and spacing: copied from a TIFF source, else as ImageJ writes them."""
-    copied = _copied_tags(form) if form.source_format == "tiff" else {}
-    if any(code in copied for code in GEO_TAGS):
-        return [(code, kind, values) for code, (kind, values) in copied.items()]
-    tags = [(code, *copied[code]) for code in RESOLUTION_TAGS if code in copied]
-    description = _description(form)
-    if form.spacing is not None and description:
-        down, across = (1 / size for size in form.spacing[-2:])
-        tags = [(282, _RATIONAL, (across,)), (283, _RATIONAL, (down,)), (296, _SHORT, (1,))]
-    if description:
-        tags.append((270, _ASCII, description.encode("ascii", "replace") + b"\0"))
-    return tags
-
-
-def _copied_tags(form: MapForm) -> dict[int, tuple[int, Sequence[Any] | bytes]]:
-    """Geo and resolution tags of the source's first page, by code; empty if the source is gone."""
-    import tifffile
-
-    copied: dict[int, tuple[int, Sequence[Any] | bytes]] = {}
-    try:
-        with quiet(), tifffile.TiffFile(form.source, _multifile=False) as tif:
-            page = tif.pages[0]
-            for code in GEO_TAGS if is_georeferenced(page) else ():
-                tag = page.tags.get(code)
-                if tag is not None:
-                    copied[code] = _tag_values(tag)
-            for code in RESOLUTION_TAGS:
-                tag = page.tags.get(code)
-                if tag is not None:
-                    copied[code] = _tag_values(tag)
-    except (OSError, ValueError, KeyError, tifffile.TiffFileError):
-        return {}
-    return copied
-
-
-def _tag_values(tag: Any) -> tuple[int, Sequence[Any] | bytes]:
-    kind, value = int(tag.dtype), tag.value
-    if kind == _ASCII:
-        return kind, str(value).encode("utf-8", "replace") + b"\0"
-    if kind == _RATIONAL:
-        return kind, struct.pack(f"<{len(value)}I", *value)
-    return kind, tuple(value) if isinstance(value, tuple | list | np.ndarray) else (value,)
-
-
-def _description(form: MapForm) -> str:
-    """What tells other programs axes and spacing: ImageJ's text, or JSON for what ImageJ has no type for."""
-    solid, channels = len(form.shape) == 4, form.shape[0]
-    if not solid and (form.spacing is None or channels > 1):
-        return ""
-    if channels == 1 and form.dtype in (np.uint8, np.uint16, np.float32):
-        lines = ["ImageJ=1.54f"]
-        if solid:
-            lines += [f"images={form.shape[1]}", f"slices={form.shape[1]}", "loop=false"]
-        if form.spacing is not None and form.spacing_unit:
-            unit = "micron" if form.spacing_unit == "um" else form.spacing_unit
-            lines += [f"unit={unit}", *([f"spacing={form.spacing[0]!r}"] if solid else [])]
-        return "\n".join([*lines, ""])
-    axes = "ZCYX" if channels > 1 else "ZYX"
-    shape = [form.shape[1], *([channels] if channels > 1 else []), *form.shape[2:]]
-    said: dict[str, Any] = {"shape": shape, "axes": axes}
-    if not solid:
-        said = {"shape": list(form.shape[1:]), "axes": "YX"}
-    if form.spacing is not None:
-        said |= {"spacing": list(form.spacing), "unit": form.spacing_unit}
-    return json.dumps(said)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from useg.data.headers import Window, check_limit, unreadable
+from useg.data.tiff_rows import DeflatedRows, can_stream
 
 _CACHE_BYTES = 64 * 2**20
+_MOST_STRIPS = 4
 _CUT = "the file is cut off: its pixels reach beyond its end"
 _CUT_REMEDY = "copy or export it again, or leave it out"
 
@@ -28,11 +30,12 @@ def read_contiguous(
 class Segments:
     """Decodes strips and tiles, and keeps the last ones (at most 64 MB), which neighbouring bands share."""
 
-    def __init__(self, ref: str, stream: Any) -> None:
-        self.ref, self.stream = ref, stream
+    def __init__(self, ref: str, stream: Any, byteorder: str) -> None:
+        self.ref, self.stream, self.byteorder = ref, stream, byteorder
         self.decoded = 0
         self._kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._kept_bytes = 0
+        self._strips: OrderedDict[tuple[int, int], DeflatedRows] = OrderedDict()
 
     def read_page(self, page: Any, number: int, window: Window, out: np.ndarray) -> None:
         """Decode a window over the page's own axes into `out`.
@@ -50,15 +53,24 @@ class Segments:
         else:
             chunk = (1, 1, min(key.rowsperstrip, length), width)
         counts = [-(-n // c) for n, c in zip((separate, depth, length, width), chunk, strict=True)]
-        check_limit(self.ref, prod(chunk) * contiguous * key.dtype.itemsize, "one strip or tile")
+        chunk_bytes = prod(chunk) * contiguous * key.dtype.itemsize
+        streamed = can_stream(key, chunk_bytes)
+        if not streamed:
+            check_limit(self.ref, chunk_bytes, "one strip or tile")
         touched = [range(a.start // c, -(-a.stop // c)) for a, c in zip(at, chunk, strict=False)]
         for position in product(*touched):
             index = int(np.ravel_multi_index(position, counts))
             origin = tuple(p * c for p, c in zip(position, chunk, strict=True))
-            pixels = self._segment(page, number, index)
-            if pixels is None:
-                pixels = np.full((*chunk[1:], contiguous), key.nodata, key.dtype)
-            _paste(pixels, origin, at, target)
+            if streamed:
+                rows = slice(max(at[2].start, origin[2]), min(at[2].stop, origin[2] + chunk[2]))
+                strip = self._strip(page, number, index)
+                pixels = strip.read(rows.start - origin[2], rows.stop - origin[2])[None]
+                _paste(pixels, (*origin[:2], rows.start, 0), at, target)
+                continue
+            found = self._segment(page, number, index)
+            if found is None:
+                found = np.full((*chunk[1:], contiguous), key.nodata, key.dtype)
+            _paste(found, origin, at, target)
 
     def _segment(self, page: Any, number: int, index: int) -> np.ndarray | None:
         """(depth, length, width, samples) of one segment; None where the file has none."""
@@ -66,13 +78,9 @@ class Segments:
         if kept is not None:
             self._kept.move_to_end((number, index))
             return kept
-        if index >= len(page.dataoffsets):
-            raise unreadable(self.ref, _CUT, _CUT_REMEDY)
-        offset, count = int(page.dataoffsets[index]), int(page.databytecounts[index])
+        offset, count = self._place(page, index)
         if count == 0:
             return None
-        if offset + count > self.stream.size:
-            raise unreadable(self.ref, _CUT, _CUT_REMEDY)
         self.stream.seek(offset)
         data = self.stream.read(count)
         # All three may read from the file when first asked for, and so move its position.
@@ -84,6 +92,27 @@ class Segments:
         if pixels is not None:
             self._keep((number, index), pixels)
         return None if pixels is None else np.asarray(pixels)
+
+    def _place(self, page: Any, index: int) -> tuple[int, int]:
+        """Where a segment's bytes begin in the file and how many there are."""
+        if index >= len(page.dataoffsets):
+            raise unreadable(self.ref, _CUT, _CUT_REMEDY)
+        offset, count = int(page.dataoffsets[index]), int(page.databytecounts[index])
+        if offset + count > self.stream.size:
+            raise unreadable(self.ref, _CUT, _CUT_REMEDY)
+        return offset, count
+
+    def _strip(self, page: Any, number: int, index: int) -> DeflatedRows:
+        """The running decoder of one enormous strip; few are kept, as each keeps the rows read last."""
+        strip = self._strips.pop((number, index), None)
+        if strip is None:
+            strip = DeflatedRows(
+                self.ref, self.stream, page.keyframe, *self._place(page, index), self.byteorder
+            )
+        self._strips[number, index] = strip
+        while len(self._strips) > _MOST_STRIPS:
+            self._strips.popitem(last=False)
+        return strip
 
     def _keep(self, key: tuple[int, int], pixels: np.ndarray) -> None:
         if pixels.nbytes > _CACHE_BYTES // 2:

@@ -1,10 +1,11 @@
 """Video clips as stacks of RGB frames, any frame exactly by its number."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,10 @@ def _index(path: str, changed_ns: int, size: int) -> _Index:
     return _Index(tuple(sorted(times)), tuple(sorted(starts)), height, width, _TURNS.get(turn, 1))
 
 
-def _frames(path: str, index: _Index, first: int, stop: int) -> Iterator[np.ndarray]:
-    """Frames `first` to `stop` - 1 as (H, W, 3), decoded from the last start before the first of them."""
+def _frames(path: str, index: _Index, first: int) -> Generator[np.ndarray, None, None]:
+    """The frames from `first` on as (H, W, 3), decoded from the last start before it."""
     av = _av()
-    wanted = index.times[first:stop]
+    wanted = index.times[first:]
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -76,9 +77,32 @@ def _frames(path: str, index: _Index, first: int, stop: int) -> Iterator[np.ndar
                 raise unreadable(f"{path}#{found}", "this frame cannot be decoded")
             yield frame.to_ndarray(format="rgb24")
             found += 1
-            if found == stop:
+            if found == len(index.times):
                 return
     raise unreadable(f"{path}#{found}", "the clip ends before this frame", "it is damaged or cut off")
+
+
+class _Reader:
+    """Windows of a clip; a read that begins where the last one ended goes on decoding there."""
+
+    def __init__(self, path: str, index: _Index) -> None:
+        self._path, self._index = path, index
+        self._next = -1
+        self._frames: Generator[np.ndarray, None, None] | None = None
+
+    def __call__(self, window: Window) -> np.ndarray:
+        planes, rows, columns = window
+        if self._frames is None or planes.start != self._next:
+            self.close()
+            self._frames = _frames(self._path, self._index, planes.start)
+        count = planes.stop - planes.start
+        stack = np.stack([frame[rows, columns] for frame in islice(self._frames, count)])
+        self._next = planes.stop
+        return np.ascontiguousarray(stack.transpose(3, 0, 1, 2))
+
+    def close(self) -> None:
+        if self._frames is not None:
+            self._frames.close()
 
 
 @contextmanager
@@ -99,10 +123,8 @@ def open_video(path: Path) -> Iterator[Opened]:
         file_bytes=status.st_size,
     )
 
-    def read(window: Window) -> np.ndarray:
-        planes, rows, columns = window
-        frames = _frames(str(path), index, planes.start, planes.stop)
-        stack = np.stack([frame[rows, columns] for frame in frames])
-        return np.ascontiguousarray(stack.transpose(3, 0, 1, 2))
-
-    yield Opened(header, read, streamable=True)
+    reader = _Reader(str(path), index)
+    try:
+        yield Opened(header, reader, streamable=True)
+    finally:
+        reader.close()

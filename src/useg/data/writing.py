@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -123,7 +123,7 @@ class MapWriter:
         self._encoder: Encoder | None = None
         self._turning: BinaryIO | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MapWriter":
         with _writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.path.with_name(f".{self.path.name[:100]}.{secrets.token_hex(4)}.part")

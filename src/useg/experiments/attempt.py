@@ -1,6 +1,7 @@
 """One attempt of a run: the loop's events to the journal, checkpoints, live scores, the clock's decisions."""
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,10 @@ class Budget:
 
     def late(self, spent_s: float, steps_left: int, step_s: float) -> bool:
         """Whether what is left would take the run far over its budget."""
-        return self.seconds is not None and spent_s + steps_left * step_s > _LATE * self.seconds * _TRAINING_SHARE
+        return (
+            self.seconds is not None
+            and spent_s + steps_left * step_s > _LATE * self.seconds * _TRAINING_SHARE
+        )
 
     def steps_that_fit(self, spent_s: float, step_s: float) -> int:
         """Steps for which there still is time."""
@@ -47,14 +51,28 @@ class Attempt:
     """A training that starts, or goes on from the newest readable checkpoint of earlier attempts."""
 
     def __init__(
-        self, folder: RunFolder, plan: Plan, prepared: Prepared, batches: Batches, validate_on: list[int], budget: Budget
+        self,
+        folder: RunFolder,
+        plan: Plan,
+        prepared: Prepared,
+        batches: Batches,
+        validate_on: list[int],
+        budget: Budget,
+        *,
+        world: int = 1,
     ) -> None:
-        self.folder, self.plan, self.prepared, self.batches, self.budget = folder, plan, prepared, batches, budget
+        self.folder, self.plan, self.prepared, self.batches, self.budget = (
+            folder,
+            plan,
+            prepared,
+            batches,
+            budget,
+        )
         self.validate_on = validate_on
         spread = max(1, len(validate_on) // plan.validation_samples)
         self.live_on = validate_on[::spread][: plan.validation_samples]
         self.history: list[Event] = folder.journal()
-        self.trainer = Trainer(plan)
+        self.trainer = Trainer(plan, world=world)
         self.constant: str | None = None
 
     @property
@@ -70,7 +88,9 @@ class Attempt:
     def steps_for(self, minutes: float | None, epochs: float | None) -> int:
         """Steps by which to extend a run."""
         if epochs is not None:
-            return max(1, round(epochs * self.plan.patches_per_epoch / (self.plan.micro_batch * self.plan.count)))
+            return max(
+                1, round(epochs * self.plan.patches_per_epoch / (self.plan.micro_batch * self.plan.count))
+            )
         taken = [event["seconds"] for event in self.history if event["event"] == "step"]
         step_s = sum(taken) / len(taken) if taken else self.plan.seconds_per_step or 1.0
         return max(1, int(60 * (minutes or 0) * 0.82 / step_s))
@@ -86,6 +106,7 @@ class Attempt:
         place = claim_attempt(self.folder.path)
         journal = Journal(place / "journal.jsonl")
         checkpoints = Checkpoints(place / "checkpoints")
+        trainer.share_state()
         try:
             if restored:
                 journal.write({"event": "resumed", "step": trainer.step}, sync=True)
@@ -99,32 +120,30 @@ class Attempt:
             journal.close()
 
     def _steps(self, journal: Journal, checkpoints: Checkpoints, listener: "Listener", advance: Any) -> None:
-        trainer, plan = self.trainer, self.plan
+        trainer = self.trainer
         spent = sum(e.get("seconds", 0.0) for e in self.history if e.get("step", 0) <= trainer.step)
-        saved = time.monotonic()
-        clock = time.perf_counter()
+        saved = clock = time.monotonic()
         recent: float | None = None
-        for event in trainer.steps(self.batches):
-            spent += time.perf_counter() - clock
-            clock = time.perf_counter()
-            journal.write(event)
-            recent = event["seconds"] if recent is None else 0.95 * recent + 0.05 * event["seconds"]
-            advance(trainer.step, total=trainer.stop, status=f"loss {event['loss']:.3f}" + self._shown())
-            last = trainer.step >= trainer.stop
-            if trainer.step % plan.validate_every == 0 or last:
-                self._validate(journal, listener)
-                spent += time.perf_counter() - clock
-                clock = time.perf_counter()
-                self._look_at_clock(journal, spent, recent)
-            anchor = trainer.step == trainer.cooldown_start
-            due = time.monotonic() - saved > plan.checkpoint_seconds
-            if due or last or anchor or listener.stop.asked:
-                self._save(checkpoints, anchor=anchor)
-                saved = time.monotonic()
-            clock = time.perf_counter()
-            if listener.stop.asked and not last:
-                journal.write({"event": "stopped", "step": trainer.step}, sync=True)
-                return
+        with closing(trainer.steps(self.batches)) as events:
+            for event in events:
+                journal.write(event)
+                took = time.monotonic() - clock
+                recent = took if recent is None else 0.95 * recent + 0.05 * took
+                advance(trainer.step, total=trainer.stop, status=f"loss {event['loss']:.3f}" + self._shown())
+                last = trainer.step >= trainer.stop
+                if trainer.step % self.plan.validate_every == 0 or last:
+                    self._validate(journal, listener)
+                    self._look_at_clock(journal, spent + time.monotonic() - clock, recent)
+                anchor = trainer.step == trainer.cooldown_start
+                asked = listener.stop.asked and not last
+                if last or anchor or asked or time.monotonic() - saved > self.plan.checkpoint_seconds:
+                    self._save(checkpoints, anchor=anchor)
+                    saved = time.monotonic()
+                spent += time.monotonic() - clock
+                clock = time.monotonic()
+                if asked:
+                    journal.write({"event": "stopped", "step": trainer.step}, sync=True)
+                    return
         journal.write({"event": "finished", "step": trainer.step}, sync=True)
 
     def _shown(self) -> str:
@@ -143,8 +162,14 @@ class Attempt:
         }
         journal.write(event, sync=True)
         self.history.append(event)
-        if live.constant is not None and live.constant != self.constant and self.trainer.step > self.trainer.stop // 3:
-            listener.note(f"warning: at step {self.trainer.step} every pixel is predicted as {live.constant!r}")
+        if (
+            live.constant is not None
+            and live.constant != self.constant
+            and self.trainer.step > self.trainer.stop // 3
+        ):
+            listener.note(
+                f"warning: at step {self.trainer.step} every pixel is predicted as {live.constant!r}"
+            )
         self.constant = live.constant
         self._keep_snapshot()
 
@@ -176,7 +201,13 @@ class Attempt:
         if cooldown is None or stop > trainer.stop:
             share = self.plan.cooldown_steps / self.plan.steps
             cooldown = max(trainer.step, stop - round(share * min(ahead / max(1e-9, 1 - share), stop)))
-        decision = {"event": "decision", "step": trainer.step, "stop": stop, "cooldown_start": cooldown, "why": why}
+        decision = {
+            "event": "decision",
+            "step": trainer.step,
+            "stop": stop,
+            "cooldown_start": cooldown,
+            "why": why,
+        }
         journal.write(decision, sync=True)
         self.history.append(decision)
         self._apply(decision)

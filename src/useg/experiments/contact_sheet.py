@@ -73,8 +73,12 @@ def write_contact_sheet(
         if sample.image.ndim != len(patch) + 1:
             raise InputError(f"contact sheet: image of {sample.image.shape} for patches of {patch}")
         index = number if indices is None else indices[number]
-        still = draw(seed, epoch, index, settings=AugmentSettings.none(anisotropy=settings.anisotropy), ndim=len(patch))
-        drawn = (draw(seed, epoch + copy, index, settings=settings, ndim=len(patch)) for copy in range(copies))
+        still = draw(
+            seed, epoch, index, settings=AugmentSettings.none(anisotropy=settings.anisotropy), ndim=len(patch)
+        )
+        drawn = (
+            draw(seed, epoch + copy, index, settings=settings, ndim=len(patch)) for copy in range(copies)
+        )
         ready = (normalise or _standardised)(sample.image)
         tops: list[np.ndarray] = []
         weights: list[Weights | None] = []
@@ -103,7 +107,9 @@ def _standardised(raw: Raw) -> Image:
     values = raw.astype(np.float32)
     axes = tuple(range(1, values.ndim))
     deviation = values.std(axis=axes, keepdims=True)
-    standard: np.ndarray = (values - values.mean(axis=axes, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+    standard: np.ndarray = (values - values.mean(axis=axes, keepdims=True)) / np.where(
+        deviation > 0, deviation, 1
+    )
     return standard
 
 
@@ -160,7 +166,8 @@ def _outlined(
         edge &= objects > 0
         hues = ((objects[edge] * 67) % 180).astype(np.uint8)
         colours = cv2.cvtColor(
-            np.stack([hues, np.full_like(hues, 230), np.full_like(hues, 255)], axis=-1)[None], cv2.COLOR_HSV2BGR
+            np.stack([hues, np.full_like(hues, 230), np.full_like(hues, 255)], axis=-1)[None],
+            cv2.COLOR_HSV2BGR,
         )
         picture[edge] = colours[0] if len(hues) else 0
         hatched = ignored & (np.add.outer(np.arange(ignored.shape[0]), np.arange(ignored.shape[1])) % 8 == 0)
@@ -182,9 +189,15 @@ def _caption(change: Change, still: Change) -> str:
     if change == still:
         return "unchanged"
     parts = [f"{change.angles_deg[0]:+.0f} deg", f"x{change.scale:.2f}"]
-    parts += ["flip " + "".join("zyx"[3 - change.ndim + axis] for axis in np.flatnonzero(change.flip))] * any(change.flip)
+    parts += ["flip " + "".join("zyx"[3 - change.ndim + axis] for axis in np.flatnonzero(change.flip))] * any(
+        change.flip
+    )
     neutral = {"gamma": 1.0, "contrast": 1.0, "brightness": 0.0, "noise_std": 0.0, "blur_px": 0.0}
-    parts += [f"{name[:5]} {getattr(change, name):.2g}" for name, off in neutral.items() if getattr(change, name) != off]
+    parts += [
+        f"{name[:5]} {getattr(change, name):.2g}"
+        for name, off in neutral.items()
+        if getattr(change, name) != off
+    ]
     return " ".join(parts)
 
 
@@ -203,7 +216,9 @@ def _row(panels: list[np.ndarray]) -> np.ndarray:
 
 def _stacked(rows: list[np.ndarray]) -> np.ndarray:
     width = max(row.shape[1] for row in rows)
-    widened = [np.pad(row, ((0, _GAP_PX), (0, width - row.shape[1]), (0, 0)), constant_values=30) for row in rows]
+    widened = [
+        np.pad(row, ((0, _GAP_PX), (0, width - row.shape[1]), (0, 0)), constant_values=30) for row in rows
+    ]
     return np.concatenate(widened)
 
 

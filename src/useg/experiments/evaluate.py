@@ -222,6 +222,7 @@ class _Reader:
         return found, objects
 
 
+_OBJECTS = f"{FOLDERS['instances']}/"
 _SIZE = "is of another size than its label"
 _ONE_VALUE = "some predictions hold one value for all objects: their connected parts are taken as the objects"
 
@@ -250,17 +251,18 @@ def _pair(predictions: Path, reading: Reading) -> tuple[list[Pair], list[Problem
     if not predictions.is_dir():
         raise InputError(f"{predictions}: a folder of predicted label maps was wanted")
     found = list_files(predictions)
-    names = {
-        path[: -len(suffix_of(Path(path)))]: str(predictions / path)
+    beside = tuple(f"{folder}/" for folder in FOLDERS.values())
+    files = [
+        (path[: -len(suffix_of(Path(path)))], str(predictions / path))
         for path in found.files
         if is_image(Path(path))
-    }
-    beside = tuple(f"{folder}/" for folder in FOLDERS.values())
-    maps = {name: path for name, path in names.items() if not name.startswith(beside)}
+    ]
+    maps = [(name, path) for name, path in files if not name.startswith(beside)]
+    objects = {name.removeprefix(_OBJECTS): path for name, path in files if name.startswith(_OBJECTS)}
     samples = _names_of(reading)
     unpaired: list[Problem] = []
     pairs: dict[str, Pair] = {}
-    for name, path in maps.items():
+    for name, path in maps:
         sample = _lookup(name, samples)
         if sample is None:
             several = name.rsplit("/", 1)[-1] in samples
@@ -276,7 +278,7 @@ def _pair(predictions: Path, reading: Reading) -> tuple[list[Pair], list[Problem
             other = pairs[sample.key].prediction
             unpaired.append(Problem(path, f"{sample.key} has two predictions", f"remove this one or {other}"))
             continue
-        pairs[sample.key] = Pair(sample, path, names.get(f"{FOLDERS['instances']}/{name}"))
+        pairs[sample.key] = Pair(sample, path, objects.get(name))
     unpaired += [
         Problem(sample.labels[0], "no prediction has this name", "predict its image")
         for sample in reading.samples

@@ -27,7 +27,12 @@ _SYMMETRIES_SHARE = 0.05
 
 
 def finish(
-    folder: RunFolder, prepared: Prepared, attempts: "Sequence[Attempt]", listener: "Listener", *, stopped: bool
+    folder: RunFolder,
+    prepared: Prepared,
+    attempts: "Sequence[Attempt]",
+    listener: "Listener",
+    *,
+    stopped: bool,
 ) -> dict[str, Any]:
     """Tune, score, write everything that a finished (or stopped) run leaves; returns the run's result."""
     members = [attempt.member for attempt in attempts]
@@ -54,7 +59,11 @@ def finish(
     folder.write_json("scores.json", scores)
     status = "stopped" if stopped else "finished"
     record = folder.update(
-        status=status, ended=now(), weights=weights, scores=_short(scores), bundles=[str(b.name) for b in bundles]
+        status=status,
+        ended=now(),
+        weights=weights,
+        scores=_short(scores),
+        bundles=[str(b.name) for b in bundles],
     )
     _report(folder, prepared, attempts, record, scores, pictures)
     return {
@@ -119,7 +128,9 @@ def _save_bundles(
             "scores": _short(scores),
         }
         digests.append(
-            save_bundle(path, prepared.plan, prepared.mapping, attempt.trainer.average, tuning=tuning, about=about)
+            save_bundle(
+                path, prepared.plan, prepared.mapping, attempt.trainer.average, tuning=tuning, about=about
+            )
         )
         paths.append(path)
     return paths, digests[0]
@@ -129,7 +140,9 @@ def _short(scores: dict[str, Any]) -> dict[str, Any]:
     names = ("part", "mean_dice", "mean_iou", "pixel_error", "operating_points", "membranes")
     short = {name: scores.get(name) for name in names}
     objects = scores.get("instances")
-    short["instances"] = {k: objects[k] for k in ("ap50", "ap_mean", "pq") if k in objects} if objects else None
+    short["instances"] = (
+        {k: objects[k] for k in ("ap50", "ap_mean", "pq") if k in objects} if objects else None
+    )
     return short
 
 
@@ -141,7 +154,9 @@ def _warn(member: Member, scores: dict[str, Any], listener: "Listener") -> None:
     missed = {n: c["images_missed"] for n, c in scores["classes"].items() if c["images_missed"]}
     for name, count in missed.items():
         have = scores["classes"][name]["images_with_class"]
-        listener.note(f"note: class {name!r} was missed altogether in {count} of the {have} images that have it")
+        listener.note(
+            f"note: class {name!r} was missed altogether in {count} of the {have} images that have it"
+        )
 
 
 def _pictures(
@@ -163,7 +178,9 @@ def _rank(row: dict[str, Any]) -> float:
     return 1.0 - (row["pixel_error"] or 0.0) if value is None else float(value)
 
 
-def _picture(member: Member, each: Predicted, kind: Any, tuning: dict[str, Any], row: dict[str, Any]) -> Picture:
+def _picture(
+    member: Member, each: Predicted, kind: Any, tuning: dict[str, Any], row: dict[str, Any]
+) -> Picture:
     classes, objects = decide(member, each.outputs, tuning)
     image, truth, true_objects = each.loaded.image, each.loaded.classes, each.loaded.instances
     if truth is None:
@@ -177,9 +194,15 @@ def _picture(member: Member, each: Predicted, kind: Any, tuning: dict[str, Any],
     palette = member.mapping.palette
     panels = {"image": shown}
     if objects is not None and true_objects is not None:
-        panels |= {"true": instance_overlay(shown, true_objects), "predicted": instance_overlay(shown, objects)}
+        panels |= {
+            "true": instance_overlay(shown, true_objects),
+            "predicted": instance_overlay(shown, objects),
+        }
     else:
-        panels |= {"true": label_overlay(shown, truth, palette), "predicted": label_overlay(shown, classes, palette)}
+        panels |= {
+            "true": label_overlay(shown, truth, palette),
+            "predicted": label_overlay(shown, classes, palette),
+        }
     panels["errors"] = error_map(shown, classes, truth)
     dice = "no foreground" if row["mean_dice"] is None else f"Dice {row['mean_dice']:.3f}"
     more = row.get("instances") or {}
@@ -211,8 +234,9 @@ def _report(
     }
     with writing(folder.report):
         write_report(
-            folder.report, record=shown, journal_events=attempts[0].folder.journal(), scores=scores, pictures=pictures
+            folder.report,
+            record=shown,
+            journal_events=attempts[0].folder.journal(),
+            scores=scores,
+            pictures=pictures,
         )
-
-
-

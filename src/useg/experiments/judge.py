@@ -12,10 +12,10 @@ from useg.experiments.ensemble import Member
 from useg.experiments.results import class_map
 from useg.experiments.validation import outputs_of
 from useg.segmentation.instances import SeparationParameters, class_probabilities, separate
-from useg.segmentation.membranes import membrane_class, thin
+from useg.segmentation.membranes import membrane_class
 from useg.segmentation.metrics import confusion, pixel_error
 from useg.segmentation.scoring import SampleCounts, Task, pool, score_sample
-from useg.segmentation.tuning import tune_separation, tune_threshold
+from useg.segmentation.tuning import cell_regions, tune_separation, tune_threshold
 
 _TUNED_PIXELS = 40_000_000
 PRIMARY = "dice"
@@ -106,7 +106,9 @@ def decide(member: Member, outputs: np.ndarray, tuning: dict[str, Any]) -> tuple
     return class_map(probabilities, threshold), objects
 
 
-def score(member: Member, predicted: Sequence[Predicted], tuning: dict[str, Any], task: Task) -> dict[str, Any]:
+def score(
+    member: Member, predicted: Sequence[Predicted], tuning: dict[str, Any], task: Task
+) -> dict[str, Any]:
     """All scores (see `segmentation.scoring.pool`), plus "operating_points": for a task with two classes each
     tuned threshold with what its metric is there on these samples.
     """
@@ -125,7 +127,9 @@ def score(member: Member, predicted: Sequence[Predicted], tuning: dict[str, Any]
     if PRIMARY in thresholds:
         result["operating_points"][PRIMARY]["dice"] = result["classes"][task.class_names[1]]["dice"]
     if "v_rand" in thresholds and result["membranes"]:
-        result["operating_points"]["v_rand"] |= {key: result["membranes"][key] for key in ("v_rand", "v_info")}
+        result["operating_points"]["v_rand"] |= {
+            key: result["membranes"][key] for key in ("v_rand", "v_info")
+        }
     return result
 
 
@@ -135,9 +139,7 @@ def count_one(member: Member, each: Predicted, tuning: dict[str, Any], task: Tas
     regions = None
     threshold = tuning.get("thresholds", {}).get("v_rand")
     if task.membrane_class is not None and threshold is not None:
-        cells = each.outputs[1 - task.membrane_class].astype(np.float32)
-        # The threshold is of class 1; where cells are class 0 it is met from the other side.
-        regions = thin(cells, threshold if task.membrane_class == 0 else 1 - threshold)
+        regions = cell_regions(each.outputs[1].astype(np.float32), threshold, 1 - task.membrane_class)
     return score_sample(
         each.loaded.key,
         _labels(each),

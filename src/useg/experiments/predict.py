@@ -53,7 +53,7 @@ def predict(
     device: str = "cpu",
     progress: Progress | None = None,
     problems: list[Problem] | None = None,
-    left_out: list[str] | None = None,
+    notes: list[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Predicts every image that the inputs name and writes the results into `out`.
 
@@ -73,7 +73,7 @@ def predict(
         device: "cpu", "cuda", ...
         progress: told how far the work is.
         problems: gets what is wrong with inputs; without it they are raised after the last image.
-        left_out: gets the files of folders that are no images.
+        notes: gets how folders were read and what was left out.
 
     Returns:
         For each image {"input", "labels", "probabilities", "instances", "overlay", "seconds"}; paths are str,
@@ -85,13 +85,13 @@ def predict(
         ResourceError: disk or permission ran out; results finished before are complete.
     """
     found_problems: list[Problem] = [] if problems is None else problems
-    found = find_inputs(inputs, out, found_problems, [] if left_out is None else left_out)
+    found = find_inputs(inputs, out, found_problems, [] if notes is None else notes)
     done: list[dict[str, Any]] = []
     if found:
         ensemble = load_ensemble(bundles, device)
         predictor = Predictor(ensemble, tta=tta, memory_limit_bytes=memory_limit_bytes)
         wanted = Wanted(probabilities=probabilities, instances=instances, overlay=overlay)
-        steps = _Steps(progress, sum(_megapixels(one) for one in found))
+        steps = _Steps(progress, sum(one.megapixels for one in found))
         for one in found:
             started = time.monotonic()
             try:
@@ -105,7 +105,7 @@ def predict(
                 seconds = round(time.monotonic() - started, 3)
                 places = {kind: None if path is None else str(path) for kind, path in paths.items()}
                 done.append({"input": one.ref, **places, "seconds": seconds})
-            steps.finished(_megapixels(one))
+            steps.finished(one.megapixels)
     if problems is None and found_problems:
         count = len(found_problems)
         raise DataError(f"{count} input{'s' * (count > 1)} could not be predicted", found_problems)
@@ -117,6 +117,7 @@ class _Steps:
 
     def __init__(self, progress: Progress | None, total: float) -> None:
         self._progress, self._total, self._before, self._status = progress, round(total, 2), 0.0, ""
+        self._reported = 0.0
 
     def status(self, text: str) -> None:
         """What is being done."""
@@ -126,16 +127,14 @@ class _Steps:
     def at(self, megapixels: float) -> None:
         """How much of the current file is done."""
         if self._progress is not None:
-            self._progress(round(self._before + megapixels, 2), total=self._total, status=self._status)
+            self._reported = round(self._before + megapixels, 2)
+            self._progress(self._reported, total=self._total, status=self._status)
 
     def finished(self, megapixels: float) -> None:
         """The current file is done with, predicted or not."""
         self._before += megapixels
-        self.at(0.0)
-
-
-def _megapixels(one: Input) -> float:
-    return float(np.prod([float(size) for size in one.header.space])) / 1e6
+        if self._reported < round(self._before, 2):
+            self.at(0.0)
 
 
 def operating_threshold(tuning: dict[str, Any]) -> float | None:
@@ -218,13 +217,13 @@ class Predictor:
         )
         channels = self.ensemble.channels
         if by_plane:
-            with open_frames(one.ref, channels, self._budget) as frames, results:
+            with open_frames(one.refs, channels, self._budget) as frames, results:
                 for index, field in enumerate(frames):
                     whole = tuple(slice(0, size) for size in field.space)
                     results.see(index, field.read(whole)[:, None])
                     self._field(field, results, wanted, steps, index * float(np.prod(field.space)) / 1e6)
         else:
-            with open_field(one.ref, channels, self._budget) as field, results:
+            with open_field(one.refs, channels, self._budget) as field, results:
                 self._field(field, results, wanted, steps, 0.0, see=results.see)
         release_memory()
         return results.paths

@@ -100,7 +100,9 @@ def prepare(
     return Prepared(found.reading, found.mapping, found.fingerprint, samples, splits, plan, tuple(notes))
 
 
-def recall(data: Path, config: Config, plan: Plan, mapping: LabelMapping, fingerprint: Fingerprint) -> Prepared:
+def recall(
+    data: Path, config: Config, plan: Plan, mapping: LabelMapping, fingerprint: Fingerprint
+) -> Prepared:
     """What an earlier run was begun with, without measuring anything again."""
     reading = read_layout(data, labels_needed=True)
     labelled = [sample for sample in reading.samples if sample.labels]
@@ -121,7 +123,11 @@ def _split(
     if config.folds > 1:
         trainable = [i for i in range(len(samples)) if given[i] in (None, "train", "val")]
         fold_of = folds(
-            [keys[i] for i in trainable], [groups[i] for i in trainable], config.folds, config.seed, sequence=sequence
+            [keys[i] for i in trainable],
+            [groups[i] for i in trainable],
+            config.folds,
+            config.seed,
+            sequence=sequence,
         )
         result = []
         for fold in range(config.folds):
@@ -192,19 +198,29 @@ def _plan(
     training = [i for i, split in enumerate(splits) if "train" in split]
     spaces = [samples.space(i) for i in training]
 
-    def clock(arguments: dict[str, Any], patch: tuple[int, ...], micro: int, softmax: int, dtype: str) -> float:
+    def clock(
+        arguments: dict[str, Any], patch: tuple[int, ...], micro: int, softmax: int, dtype: str
+    ) -> float:
         key = [arguments, patch, micro, softmax, dtype, threads, device]
         return memory.recall(
             key,
             lambda: probe.step_seconds(
-                arguments, patch, micro, softmax_channels=softmax, dtype=dtype, threads=threads, device=device  # type: ignore[arg-type]
+                arguments,
+                patch,
+                micro,
+                softmax_channels=softmax,
+                dtype=dtype,
+                threads=threads,
+                device=device,  # type: ignore[arg-type]
             ),
         )
 
     def dtype(arguments: dict[str, Any], patch: tuple[int, ...], softmax: int) -> tuple[str, str]:
         return memory.recall(
             ["dtype", arguments, patch, softmax, threads, device],
-            lambda: probe.better_dtype(arguments, patch, softmax_channels=softmax, threads=threads, device=device),
+            lambda: probe.better_dtype(
+                arguments, patch, softmax_channels=softmax, threads=threads, device=device
+            ),
         )
 
     left = None

@@ -251,7 +251,7 @@ def plan_blocks(space: Sequence[int], outputs: int, budget_bytes: int) -> Blocks
         if need <= budget_bytes:
             return Blocks(side, max(side // 8, 32 if volume else 128), need)
     raise ResourceError(
-        f"separating the objects of an image of {' x '.join(map(str, space))} pixels needs "
-        f"{need / 1e6:.0f} MB beside prediction; the memory limit leaves "
-        f"{max(budget_bytes, 0) / 1e6:.0f} MB for it. Raise it by {(need - budget_bytes) / 1e6:.0f} MB or more"
+        f"separating the objects of an image of {' x '.join(map(str, space))} pixels needs {need / 1e6:.0f} "
+        f"MB beside prediction; the memory limit leaves {max(budget_bytes, 0) / 1e6:.0f} MB for it. Raise it "
+        f"by {(need - budget_bytes) / 0.6e6:.0f} MB or more"
     )

@@ -18,6 +18,7 @@ from useg.errors import InputError, TrainingError, UsegError
 from useg.experiments.attempt import Attempt, Budget
 from useg.experiments.finish import finish
 from useg.experiments.prepare import Prepared, prepare, recall
+from useg.experiments.workers import check_workers, together
 from useg.home.folder import find_run, new_run, writing
 from useg.runs.record import RunFolder, now
 from useg.train import probe
@@ -97,7 +98,9 @@ def train(
     listener = listener or Listener()
     if resume is not None:
         folder = RunFolder(find_run(home, resume))
-        prepared, config = _recall(folder, data, listener)
+        prepared, config = recall_run(folder, data)
+        folder.update(status="running")
+        listener.note(f"going on with {folder.id}")
     elif data is not None:
         config = config or Config()
         with listener.progress("reading") as advance:
@@ -137,6 +140,7 @@ def _run(
 ) -> dict[str, Any]:
     attempts = []
     plan = prepared.plan
+    check_workers(plan, config.workers)
     several = len(prepared.fold_splits) > 1
     for fold, splits in enumerate(prepared.fold_splits):
         place = RunFolder(folder.path / "folds" / str(fold)) if several else folder
@@ -145,12 +149,15 @@ def _run(
         train_on = [i for i, split in enumerate(splits) if "train" in split]
         validate_on = [i for i, split in enumerate(splits) if "val" in split]
         batches = Batches(plan, prepared.samples, train_on, workers=max(1, min(plan.threads, 4)))
-        attempt = Attempt(place, plan, prepared, batches, validate_on, Budget(plan.budget_s))
+        attempt = Attempt(
+            place, plan, prepared, batches, validate_on, Budget(plan.budget_s), world=config.workers
+        )
         more_steps = attempt.steps_for(minutes, epochs) if resuming and (minutes or epochs) else None
-        if not resuming or not attempt.has_history:
+        if not attempt.has_history:
             _preflight(plan, batches, prepared, train_on, listener)
         label = f"training fold {fold + 1} of {len(prepared.fold_splits)}" if several else "training"
-        attempt.run(listener, label=label, more_steps=more_steps)
+        with together(folder.path, fold, plan, config.workers):
+            attempt.run(listener, label=label, more_steps=more_steps)
         attempts.append(attempt)
         if listener.stop.asked:
             break
@@ -167,13 +174,17 @@ def describe(prepared: Prepared) -> str:
     return f"{width}, {plan.num_classes} classes{mode}; {plan.steps} steps of {batch}{seconds}"
 
 
-def _preflight(plan: Any, batches: Batches, prepared: Prepared, train_on: list[int], listener: Listener) -> None:
+def _preflight(
+    plan: Any, batches: Batches, prepared: Prepared, train_on: list[int], listener: Listener
+) -> None:
     """What would go wrong is said before the time is spent."""
     shown = train_on[:: max(1, len(train_on) // 32)]
     counts = class_histogram(prepared.samples, shown, plan.num_classes)
     total = max(1, counts.sum())
     names = [*prepared.mapping.class_names, "ignored"]
-    shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(names, counts, strict=True) if count)
+    shares = ", ".join(
+        f"{name} {count / total:.1%}" for name, count in zip(names, counts, strict=True) if count
+    )
     listener.note(f"labels: {shares}")
     if plan.steps < 60 or plan.recipe == "paper":
         return  # one step of the network of 2015 takes as long as this whole check may
@@ -185,7 +196,9 @@ def _preflight(plan: Any, batches: Batches, prepared: Prepared, train_on: list[i
         )
 
 
-def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepared, name: str | None) -> None:
+def _write_inputs(
+    folder: RunFolder, data: Path, config: Config, prepared: Prepared, name: str | None
+) -> None:
     folder.write_json(
         "record.json",
         {
@@ -213,7 +226,7 @@ def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepa
     prepared.plan.save(folder.plan)
 
 
-def _recall(folder: RunFolder, data: Path | None, listener: Listener) -> tuple[Prepared, Config]:
+def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
     """What a run was begun with; the data is read again and must have the same samples.
 
     Raises:
@@ -224,7 +237,7 @@ def _recall(folder: RunFolder, data: Path | None, listener: Listener) -> tuple[P
     record = folder.record()
     config = load_config(None, **orjson.loads((folder.path / "config.json").read_bytes()))
     source = data or Path(record["data"])
-    listener.note(f"going on with {folder.id} on {source}")
+
     def stored(name: str) -> Any:
         return orjson.loads((folder.path / name).read_bytes())
 
@@ -242,9 +255,10 @@ def _recall(folder: RunFolder, data: Path | None, listener: Listener) -> tuple[P
         lines = [f"{key} is missing" for key in sorted(before - after)[:10]]
         lines += [f"{key} is new" for key in sorted(after - before)[:10]]
         raise InputError(
-            "\n  ".join([f"{source} is not the data that {folder.id} was trained on:", *(lines or ["splits differ"])])
+            "\n  ".join(
+                [f"{source} is not the data that {folder.id} was trained on:", *(lines or ["splits differ"])]
+            )
         )
-    folder.update(status="running")
     return prepared, config
 
 

@@ -36,7 +36,7 @@ class SeparationParameters:
     mask_threshold: float = 0.5
     seed_threshold: float = 0.5
     erosion_px: int = 0
-    min_seed_px: int = 1
+    min_seed_px: int = 3
     min_size_px: int = 4
 
     def __post_init__(self) -> None:

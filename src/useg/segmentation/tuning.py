@@ -50,7 +50,7 @@ def tune_separation(
     mode: Mode,
     *,
     start: SeparationParameters = SeparationParameters(),
-    max_pixels: int = 4_000_000,
+    max_pixels: int = 2_000_000,
 ) -> tuple[SeparationParameters, list[dict[str, Any]]]:
     """Choose the parameters of `separate` with the best mean AP at 0.5..0.95, pooled over the samples.
 
@@ -65,7 +65,7 @@ def tune_separation(
         mode: one of `instances.MODES`.
         start: kept where nothing is tuned, and the answer when no sample has an object.
         max_pixels: cost bound: evenly spaced samples are used until this many pixels (always one at least);
-            about 2 seconds a million pixels.
+            about 4 seconds a million pixels.
 
     Returns:
         The parameters, and a table with a row for each combination: its parameters, `ap50` and `ap_mean`.

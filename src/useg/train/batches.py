@@ -79,9 +79,15 @@ class Batches:
         self._lock = Lock()
         self._workers, self._keep = workers, keep
         self._classes = sorted({*range(plan.num_classes)})
-        self._crop = tuple(_centre(n, output_size(n, plan.depth, valid=plan.valid)) for n in plan.patch) if plan.valid else None
+        self._crop = (
+            tuple(_centre(n, output_size(n, plan.depth, valid=plan.valid)) for n in plan.patch)
+            if plan.valid
+            else None
+        )
 
-    def patch(self, epoch: int, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    def patch(
+        self, epoch: int, position: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         """The patch at one position of one epoch: image, targets, weights, distance."""
         plan = self.plan
         index = self.indices[self._entries[int(self._order(epoch)[position])]]
@@ -117,7 +123,9 @@ class Batches:
         places = [divmod(first + offset, len(self._entries)) for offset in range(plan.micro_batch)]
         images, wanted, weights, distances = zip(*(self.patch(e, p) for e, p in places), strict=True)
         known = [d for d in distances if d is not None]
-        return MicroBatch(np.stack(images), np.stack(wanted), np.stack(weights), np.stack(known) if known else None)
+        return MicroBatch(
+            np.stack(images), np.stack(wanted), np.stack(weights), np.stack(known) if known else None
+        )
 
     def ahead(self, start: int, stop: int, numbers: Sequence[int]) -> Iterator[list[MicroBatch]]:
         """The micro-batches `numbers` of the steps from `start` to `stop`, prepared by threads meanwhile."""

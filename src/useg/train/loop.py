@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -67,24 +68,49 @@ class Trainer:
         Raises:
             TrainingError: the loss is NaN or infinite; the step is not applied.
         """
-        for ready in batches.ahead(self.step, self.stop, self.numbers):
-            if self.step >= self.stop:
-                return
-            started = time.perf_counter()
-            rate = learning_rate(self.plan, self.step, cooldown_start=self.cooldown_start, stop=self.stop)
-            loss = self.take_step(ready, rate)
-            self.step += 1
-            seconds = time.perf_counter() - started
-            yield {"event": "step", "step": self.step, "loss": loss, "lr": rate, "seconds": round(seconds, 4)}
+        with closing(batches.ahead(self.step, self.stop, self.numbers)) as prepared:
+            try:
+                while self._agree(go=self.step < self.stop):
+                    ready = next(prepared)
+                    started = time.perf_counter()
+                    rate = learning_rate(
+                        self.plan, self.step, cooldown_start=self.cooldown_start, stop=self.stop
+                    )
+                    loss = self.take_step(ready, rate)
+                    self.step += 1
+                    seconds = round(time.perf_counter() - started, 4)
+                    yield {"event": "step", "step": self.step, "loss": loss, "lr": rate, "seconds": seconds}
+            except GeneratorExit:
+                self._agree(go=False)
+                raise
+
+    def _agree(self, *, go: bool) -> bool:
+        """The first process says whether to go on and where the run ends; the others follow."""
+        if self.world == 1:
+            return go
+        word = torch.tensor([int(go), self.stop, self.cooldown_start], device=self.device)
+        torch.distributed.broadcast(word, src=0)
+        go_on, self.stop, self.cooldown_start = (int(v) for v in word.tolist())
+        return bool(go_on)
+
+    def share_state(self) -> None:
+        """Bring all processes to the state of the first one."""
+        if self.world == 1:
+            return
+        content: list[Any] = [(self.tensors(), self.state()) if self.rank == 0 else None]
+        torch.distributed.broadcast_object_list(content, src=0)
+        if self.rank:
+            tensors, state = content[0]
+            self.restore(tensors, state)
 
     def take_step(self, ready: list[MicroBatch], rate: float) -> float:
         """One optimiser step over micro-batches; returns the mean loss of all of them."""
         self.network.train()
-        torch.manual_seed(torch_seed(self.plan.seed, _DROPOUT, self.step, self.rank))
         before = [(n.running_mean.clone(), n.running_var.clone()) for n in self._norms]  # type: ignore[union-attr]
         moments = [(torch.zeros_like(mean), torch.zeros_like(var)) for mean, var in before]
         total = torch.zeros((), device=self.device)
-        for batch in ready:
+        for number, batch in zip(self.numbers, ready, strict=True):
+            torch.manual_seed(torch_seed(self.plan.seed, _DROPOUT, self.step, number))
             loss = self._loss(batch) / self.plan.count
             loss.backward()
             total += loss.detach()

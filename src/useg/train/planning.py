@@ -79,14 +79,30 @@ def make_plan(
     chosen = config.train.dtype
     if chosen == "auto":
         small = {**arguments, "base": min(arguments.get("base") or 16, 16)}
-        chosen, reasons["dtype"] = ("float32", "as in 2015") if shape.get("valid") else dtype(small, patch, softmax)  # type: ignore[assignment]
+        chosen, reasons["dtype"] = (
+            ("float32", "as in 2015") if shape.get("valid") else dtype(small, patch, softmax)
+        )  # type: ignore[assignment]
     arguments, micro, seconds = _width_and_batch(
-        arguments, patch, config, seconds_left, device, lambda a, m: clock(a, patch, m, softmax, chosen), reasons
+        arguments,
+        patch,
+        config,
+        seconds_left,
+        device,
+        lambda a, m: clock(a, patch, m, softmax, chosen),
+        reasons,
     )
+    count = config.train.count
+    if config.workers > 1 and count % config.workers:
+        # The batch stays what it is for one worker: it is cut into a micro-batch or more for each.
+        count, micro = config.workers, max(1, micro // config.workers)
+        seconds /= config.workers
+        reasons["count"] = f"a micro-batch for each of {config.workers} workers"
     per_epoch = patches(patch)
-    steps = _steps(config, per_epoch, micro * config.train.count, seconds * config.train.count, seconds_left, reasons)
+    steps = _steps(config, per_epoch, micro * count, seconds * count, seconds_left, reasons)
     optimizer = "sgd" if config.recipe == "paper" else config.train.optimizer
-    fields = {key: value for key, value in arguments.items() if key not in ("dims", "channels", "outputs", "depth")}
+    fields = {
+        key: value for key, value in arguments.items() if key not in ("dims", "channels", "outputs", "depth")
+    }
     return Plan(
         recipe=config.recipe,
         seed=config.seed,
@@ -99,7 +115,7 @@ def make_plan(
         patch=patch,
         normalisation=norms,
         micro_batch=micro,
-        count=config.train.count,
+        count=count,
         steps=steps,
         warmup_steps=round(steps * config.train.warmup),
         cooldown_steps=round(steps * config.train.cooldown),
@@ -118,7 +134,7 @@ def make_plan(
         validate_every=max(1, steps // 20),
         validation_samples=_validation_samples(fingerprint, dims, patch, micro, steps),
         checkpoint_seconds=config.train.checkpoint_seconds,
-        seconds_per_step=seconds * config.train.count,
+        seconds_per_step=seconds * count,
         budget_s=seconds_left,
         reasons=reasons,
         **_loss(fingerprint, config, mode, reasons),
@@ -183,7 +199,9 @@ def _channel_norm(
 def _instance_mode(config: Config, reasons: dict[str, str], *, has_objects: bool) -> Any:
     mode = config.instances.mode
     if mode == "auto":
-        reasons["instance_mode"] = "labels tell objects apart" if has_objects else "labels are classes, not objects"
+        reasons["instance_mode"] = (
+            "labels tell objects apart" if has_objects else "labels are classes, not objects"
+        )
         return "border" if has_objects else "none"
     if mode != "none" and not has_objects:
         raise ConfigError(f"instances.mode is {mode!r}, but the labels do not tell objects apart")
@@ -223,7 +241,9 @@ def _shape(fingerprint: Fingerprint, config: Config, dims: int, reasons: dict[st
     patch = tuple(math.ceil(n / factor) * factor for n, factor in zip(target, factors, strict=True))
     if wanted is not None and patch != tuple(wanted):
         raise ConfigError(f"network.patch {wanted} must be multiples of {factors}; {patch} would do")
-    reasons["patch"] = f"median image {' x '.join(map(str, space))}, at most {bound} px, multiples of {factors}"
+    reasons["patch"] = (
+        f"median image {' x '.join(map(str, space))}, at most {bound} px, multiples of {factors}"
+    )
     return {"patch": patch, "strides": strides, "depth": len(strides), "base": config.network.base}
 
 
@@ -281,7 +301,12 @@ def _width_and_batch(
 
 
 def _steps(
-    config: Config, per_epoch: int, batch: int, seconds: float, seconds_left: float | None, reasons: dict[str, str]
+    config: Config,
+    per_epoch: int,
+    batch: int,
+    seconds: float,
+    seconds_left: float | None,
+    reasons: dict[str, str],
 ) -> int:
     if config.steps is not None:
         return config.steps
@@ -301,7 +326,9 @@ def _loss(fingerprint: Fingerprint, config: Config, mode: str, reasons: dict[str
         # A rim of 1 to 2 px: about 1.5 times the circumference of a disc of the median size, for each object.
         size = objects.size_px.median if objects and objects.size_px else 100.0
         per_sample = objects.per_sample.median if objects and objects.per_sample else 1.0
-        rim = min(0.5 * sum(counts[1:]), 1.5 * math.sqrt(4 * math.pi * size) * per_sample * fingerprint.labelled)
+        rim = min(
+            0.5 * sum(counts[1:]), 1.5 * math.sqrt(4 * math.pi * size) * per_sample * fingerprint.labelled
+        )
         counts = [counts[0], *(c * (1 - rim / max(sum(counts[1:]), 1)) for c in counts[1:]), rim]
     weights = class_weights([round(c) for c in counts]) if config.loss.class_weight else [1.0] * len(counts)
     border = config.loss.border_weight
@@ -327,7 +354,9 @@ def _loss(fingerprint: Fingerprint, config: Config, mode: str, reasons: dict[str
 def _augmentation(config: Config, fingerprint: Fingerprint, dims: int) -> AugmentSettings:
     asked = config.augmentation
     off = 1.0 if asked.intensity else 0.0
-    anisotropy = fingerprint.spacing[0] / fingerprint.spacing[-1] if dims == 3 and fingerprint.spacing else 1.0
+    anisotropy = (
+        fingerprint.spacing[0] / fingerprint.spacing[-1] if dims == 3 and fingerprint.spacing else 1.0
+    )
     names = ("gamma", "contrast", "brightness", "tint", "noise", "blur")
     defaults = AugmentSettings()
     return AugmentSettings(
