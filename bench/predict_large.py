@@ -62,6 +62,7 @@ def write_bundle(path: Path, channels: int, base: int, mode: str) -> None:
     from useg.segmentation.unet import UNet
     from useg.train.bundle import save_bundle
     from useg.train.plan import Plan
+    from useg.train.probe import cores, machine
 
     torch.manual_seed(0)
     plan = Plan(
@@ -73,8 +74,8 @@ def write_bundle(path: Path, channels: int, base: int, mode: str) -> None:
         base=base,
         normalisation=(ChannelNorm("image"),) * channels,
         steps=1,
-        dtype="bfloat16",
-        threads=os.cpu_count() or 1,
+        dtype="bfloat16" if machine()["bfloat16"] else "float32",
+        threads=cores(),
     )
     classes = (LabelClass(name="background", values=(0,)), LabelClass(name="object", values=(255,)))
     network = UNet(**plan.network_arguments())

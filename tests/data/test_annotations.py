@@ -10,9 +10,7 @@ from useg.data.measure import OBJECT_MASKS
 from useg.data.reading import Sample
 from useg.errors import DataError
 
-BINARY = LabelMapping(
-    kind="values", classes=(LabelClass(name="a", values=(0,)), LabelClass(name="b", values=(255,)))
-)
+BINARY = LabelMapping(kind="values", classes=(LabelClass(name="a", values=(0,)), LabelClass(name="b", values=(255,))))
 
 
 @pytest.fixture
@@ -66,9 +64,7 @@ def test_every_object_mask_that_does_not_fit_is_named(files):
     [((10, 15), "resize the label map"), ((30, 20), "turned"), ((7, 30), "belong together")],
 )
 def test_sizes_that_differ_come_with_a_way_out(files, shape, remedy):
-    sample = Sample(
-        "s", (files("i.png", np.zeros((20, 30), np.uint8)),), (files("m.png", np.zeros(shape, np.uint8)),)
-    )
+    sample = Sample("s", (files("i.png", np.zeros((20, 30), np.uint8)),), (files("m.png", np.zeros(shape, np.uint8)),))
     with pytest.raises(DataError, match=remedy) as failure:
         read_annotation(sample, BINARY, read_header(sample.images[0]))
     assert "20 x 30" in str(failure.value)

@@ -16,11 +16,7 @@ def record(raw, colour="bands", key="s"):
 
 
 def patches(values, shape=(64, 64)):
-    return (
-        np.array(values)[RANDOM.integers(0, len(values), (shape[0] // 8, shape[1] // 8))]
-        .repeat(8, 0)
-        .repeat(8, 1)
-    )
+    return np.array(values)[RANDOM.integers(0, len(values), (shape[0] // 8, shape[1] // 8))].repeat(8, 0).repeat(8, 1)
 
 
 def bands(i):

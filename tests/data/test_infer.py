@@ -177,9 +177,7 @@ def test_equal_palettes_are_kept_and_different_ones_go_by_colour():
     mixed = infer_mapping([census(plane, palette=palette), census(plane, palette=other)]).mapping
     assert mixed.kind == "colours"
     swapped = np.array([0, 2, 1], np.uint8)[plane]
-    np.testing.assert_array_equal(
-        mixed.encode(plane[None], palette)[0], mixed.encode(swapped[None], other)[0]
-    )
+    np.testing.assert_array_equal(mixed.encode(plane[None], palette)[0], mixed.encode(swapped[None], other)[0])
 
 
 def test_a_grey_ramp_is_no_palette():

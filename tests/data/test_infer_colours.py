@@ -65,9 +65,7 @@ def test_ignored_colours():
 
 def smooth(raw, times=2):
     large = raw.transpose(1, 2, 0)
-    return cv2.resize(large, None, fx=1 / times, fy=1 / times, interpolation=cv2.INTER_AREA).transpose(
-        2, 0, 1
-    )
+    return cv2.resize(large, None, fx=1 / times, fy=1 / times, interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
 
 
 def through_jpeg(raw):
@@ -91,9 +89,7 @@ def test_colours_after_jpeg_need_the_users_word():
     smeared = census(through_jpeg(raw), "c.jpg", lossy=True)
     with pytest.raises(DataError, match=r"cannot be told apart[\s\S]*c\.jpg[\s\S]*nearest = true"):
         infer_mapping([smeared])
-    listed = [
-        {"name": name, "colours": [colour]} for name, colour in [("0", BLACK), ("1", RED), ("2", GREEN)]
-    ]
+    listed = [{"name": name, "colours": [colour]} for name, colour in [("0", BLACK), ("1", RED), ("2", GREEN)]]
     mapping = infer_mapping([smeared], keys={"nearest": True, "classes": listed}).mapping
     assert (mapping.encode(through_jpeg(raw))[0] != classes).mean() < 0.01
 

@@ -79,9 +79,7 @@ def test_the_folders_own_mapping_is_used_and_may_be_partial(tmp_path):
     assert found.fingerprint.ignored_share > 0
     assert any("classes.toml" in repair for repair in found.repairs)
     other = tmp_path.parent / "other.toml"
-    other.write_text(
-        LabelMapping.from_toml(found.mapping.to_toml()).to_toml().replace('name = "1"', 'name = "cell"')
-    )
+    other.write_text(LabelMapping.from_toml(found.mapping.to_toml()).to_toml().replace('name = "1"', 'name = "cell"'))
     assert "cell" in inspect(tmp_path, classes=other).mapping.class_names
 
 
@@ -251,9 +249,7 @@ def test_nan_and_fractions_in_labels(tmp_path):
             wrong[3, 3] = 0.5
         write(tmp_path / "images" / f"{i}.tif", image)
         write(tmp_path / "masks" / f"{i}.tif", wrong)
-    with pytest.raises(
-        DataError, match=r"1\.tif: 1 label pixels are NaN[\s\S]*2\.tif: 1 label pixels are not whole"
-    ):
+    with pytest.raises(DataError, match=r"1\.tif: 1 label pixels are NaN[\s\S]*2\.tif: 1 label pixels are not whole"):
         inspect(tmp_path)
 
 

@@ -69,9 +69,7 @@ def test_negative_and_large_values_keep_their_dtype():
 
 def test_without_a_dtype_the_smallest_that_fits_is_written():
     assert values_mapping([0, 300]).decode(np.array([[0, 1]], np.uint8)).dtype == np.uint16
-    assert values_mapping([0, 5], ignore=(-2,)).decode(np.array([[0, IGNORE]], np.uint8)).tolist() == [
-        [0, -2]
-    ]
+    assert values_mapping([0, 5], ignore=(-2,)).decode(np.array([[0, IGNORE]], np.uint8)).tolist() == [[0, -2]]
 
 
 def test_unknown_values_are_named():
@@ -94,9 +92,7 @@ def test_nan_and_fractions_are_refused_and_whole_floats_are_not():
 
 def test_nearest_takes_the_closest_value_or_colour():
     mapping = values_mapping([0, 100, 200], nearest=True)
-    assert mapping.encode(np.array([[[3, 49, 51, 149, 151, 255]]], np.uint8))[0].tolist() == [
-        [0, 0, 1, 1, 2, 2]
-    ]
+    assert mapping.encode(np.array([[[3, 49, 51, 149, 151, 255]]], np.uint8))[0].tolist() == [[0, 0, 1, 1, 2, 2]]
     colours = RED_GREEN.model_copy(update={"nearest": True})
     raw = np.array([[250, 4, 9], [3, 230, 0], [1, 2, 4]], np.uint8).T[:, None]
     assert colours.encode(raw)[0].tolist() == [[1, 2, IGNORE]]
@@ -195,9 +191,7 @@ MAPPINGS = [
         threshold=100.0,
         classes=(LabelClass(name='a "b" \\ \n', values=(0,)), LabelClass(name="é", values=(255,))),
     ),
-    LabelMapping(
-        kind="objects", classes=(LabelClass(name="a", values=(0,)), LabelClass(name="b", values=(255,)))
-    ),
+    LabelMapping(kind="objects", classes=(LabelClass(name="a", values=(0,)), LabelClass(name="b", values=(255,)))),
 ]
 
 

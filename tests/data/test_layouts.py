@@ -269,7 +269,7 @@ def folder_per_sample(draw) -> Made:
     "layouts", [two_folders, split_with_role, one_folder, without_words, folder_per_sample]
 )
 def test_pairs_come_out_as_they_were_made(layouts):
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     @given(layouts(), st.booleans())
     def law(made, with_clutter):
         check(made, with_clutter=with_clutter)
@@ -293,7 +293,7 @@ ANY_TREE = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(ANY_TREE)
 def test_any_tree_gives_every_file_one_place(tree):
     with tempfile.TemporaryDirectory() as folder:

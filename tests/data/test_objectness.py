@@ -15,9 +15,7 @@ def nuclei(number, dtype, shape=(128, 128), first=1, step=1):
     places = [(r, c) for r in range(8, shape[0] - 7, 15) for c in range(8, shape[1] - 7, 15)]
     for value, at in enumerate(RANDOM.permutation(len(places))[:number]):
         radius = RANDOM.integers(2, 7)
-        plane[(rows - places[at][0]) ** 2 + (columns - places[at][1]) ** 2 <= radius**2] = (
-            first + step * value
-        )
+        plane[(rows - places[at][0]) ** 2 + (columns - places[at][1]) ** 2 <= radius**2] = first + step * value
     return plane
 
 

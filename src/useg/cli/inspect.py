@@ -18,13 +18,9 @@ def inspect(
     data: Annotated[Path, typer.Argument(help="Folder of images and label maps, a pairs.csv, or one image.")],
     classes: Annotated[
         Path | None,
-        typer.Option(
-            help="Label mapping (TOML), complete or only some keys; default: DATA/classes.toml if there."
-        ),
+        typer.Option(help="Label mapping (TOML), complete or only some keys; default: DATA/classes.toml if there."),
     ] = None,
-    write: Annotated[
-        Path | None, typer.Option(help="Write the label mapping to this file, to be edited.")
-    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Write the label mapping to this file, to be edited.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what is in DATA, what is wrong with it, and how its labels are understood."""

@@ -34,9 +34,7 @@ def render(inspection: "Inspection", data: str, *, colour: bool | None = None) -
     if colour is None:
         colour = sys.stdout.isatty()
     width = max(60, min(WIDEST, shutil.get_terminal_size((100, 24)).columns))
-    out = Console(
-        file=io.StringIO(), width=width, force_terminal=colour, highlight=False, markup=False, emoji=False
-    )
+    out = Console(file=io.StringIO(), width=width, force_terminal=colour, highlight=False, markup=False, emoji=False)
     _reading(out, inspection)
     if inspection.fingerprint is not None:
         _images(out, inspection.fingerprint)

@@ -105,9 +105,7 @@ def take_census(
         if plane.dtype.kind == "f" and not np.isfinite(plane).all():
             raise DataError("the label map holds NaN or infinite values")
         low = int(np.floor(given.threshold or 0.0))
-        greater = np.count_nonzero(
-            (plane > given.threshold)[region] if region is not None else plane > given.threshold
-        )
+        greater = np.count_nonzero((plane > given.threshold)[region] if region is not None else plane > given.threshold)
         values, counts = np.array([low, low + 1]), np.array([plane.size - outside - greater, greater])
         values, counts = values[counts > 0], counts[counts > 0]
     elif is_grey(raw) or (lossy and _nearly_grey(raw)):
@@ -151,9 +149,7 @@ def _count_pieces(plane: Integer[np.ndarray, "*space"], values: np.ndarray) -> t
     rows = max(1, PIECES_PIXELS // max(1, plane[0].size))
     part = plane[:rows]
     position = np.searchsorted(values, part).astype(np.int32)
-    position[(position >= len(values)) | (values[np.minimum(position, len(values) - 1)] != part)] = len(
-        values
-    )
+    position[(position >= len(values)) | (values[np.minimum(position, len(values) - 1)] != part)] = len(values)
     marked, number = label(position, background=-1, connectivity=part.ndim, return_num=True)
     sizes = np.bincount(marked.ravel(), minlength=number + 1)
     owner = np.zeros(number + 1, np.int64)

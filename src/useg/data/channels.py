@@ -101,12 +101,8 @@ def _channel(record: SampleRecord, position: int) -> ChannelRecord:
 
 
 def _statistics(column: Sequence[ChannelRecord], name: str, *, may_hold_codes: bool) -> ChannelStatistics:
-    low = (
-        float(np.nanmin([c.minimum for c in column])) if any(c.minimum == c.minimum for c in column) else 0.0
-    )
-    high = (
-        float(np.nanmax([c.maximum for c in column])) if any(c.maximum == c.maximum for c in column) else 0.0
-    )
+    low = float(np.nanmin([c.minimum for c in column])) if any(c.minimum == c.minimum for c in column) else 0.0
+    high = float(np.nanmax([c.maximum for c in column])) if any(c.maximum == c.maximum for c in column) else 0.0
     least = min(len(c.some) for c in column)
     pooled = np.concatenate([_thin(c.some, least).astype(np.float64) for c in column])
     finite = np.isfinite(pooled)
@@ -154,9 +150,7 @@ def _nodata(pooled: np.ndarray, low: float, high: float) -> tuple[float, ...]:
     rest = pooled[~np.isin(pooled, found)]
     # A sentinel is far from the rest: -32768 under reflectances, not under a signal of the whole range.
     return tuple(
-        v
-        for v in found
-        if rest.size and min(abs(v - rest.min()), abs(v - rest.max())) > 0.1 * (np.ptp(rest) or 1.0)
+        v for v in found if rest.size and min(abs(v - rest.min()), abs(v - rest.max())) > 0.1 * (np.ptp(rest) or 1.0)
     )
 
 

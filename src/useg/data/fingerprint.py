@@ -1,6 +1,6 @@
 """A data set, measured: the numbers from which a training is planned; models only, JSON in and out."""
 
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -26,7 +26,7 @@ class Quantiles(_Measured):
     maximum: float
 
     @classmethod
-    def of(cls, numbers: np.ndarray) -> Self | None:
+    def of(cls, numbers: np.ndarray) -> "Quantiles | None":
         """Quantiles of a list of numbers (linear interpolation); None of an empty one."""
         if not numbers.size:
             return None

@@ -40,14 +40,10 @@ def as_grey(raw: Raw, *, mean: bool = False) -> Plane:
     if mean:
         average: np.ndarray = raw[:3].mean(0)
         return average
-    raise DataError(
-        'the label map is coloured, and the mapping lists numbers (kind = "colours" lists colours)'
-    )
+    raise DataError('the label map is coloured, and the mapping lists numbers (kind = "colours" lists colours)')
 
 
-def as_colours(
-    raw: Raw, palette: Shaped[np.ndarray, "n 3"] | None = None
-) -> Shaped[np.ndarray, "components *space"]:
+def as_colours(raw: Raw, palette: Shaped[np.ndarray, "n 3"] | None = None) -> Shaped[np.ndarray, "components *space"]:
     """Three or four numbers per pixel: palette indices are looked up, grey becomes (v, v, v).
 
     Raises:
@@ -60,9 +56,7 @@ def as_colours(
     if palette is None:
         return np.repeat(raw[:1], 3, 0)
     if raw[0].size and int(raw[0].max()) >= len(palette):
-        raise DataError(
-            f"the label map uses palette entry {int(raw[0].max())}, its palette has {len(palette)}"
-        )
+        raise DataError(f"the label map uses palette entry {int(raw[0].max())}, its palette has {len(palette)}")
     return np.moveaxis(palette[raw[0]], -1, 0)
 
 
@@ -112,7 +106,8 @@ def count_values(plane: Integer[np.ndarray, "*space"]) -> tuple[np.ndarray, np.n
     Works through `CHUNK` pixels at a time: counting needs eight bytes a pixel, and label maps may be large.
     """
     flat = plane.reshape(-1)
-    small = flat.dtype.kind == "u" and (flat.dtype.itemsize <= 2 or int(flat.max(initial=0)) < 1 << 20)
+    whole = flat.dtype.kind in "iu" and flat.size > 0 and int(flat.min()) >= 0
+    small = whole and int(flat.max()) < 1 << 20
     values, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for start in range(0, flat.size, CHUNK):
         chunk = flat[start : start + CHUNK]
@@ -138,7 +133,8 @@ def inside(mask: Plane) -> Bool[np.ndarray, "*space"]:
     peak = mask.max(initial=0)
     if peak <= 0:
         return np.zeros(mask.shape, bool)
-    above: np.ndarray = mask > peak / 2
+    # Whole numbers are compared as such: no floats are made for thousands of masks.
+    above: np.ndarray = mask > (peak // 2 if mask.dtype.kind in "iu" else peak / 2)
     return above
 
 
@@ -169,7 +165,5 @@ def refuse(unknown: Sequence[object]) -> None:
         DataError: `unknown` is not empty.
     """
     if unknown:
-        shown = ", ".join(str(v) for v in unknown[:6]) + (
-            f" and {len(unknown) - 6} more" if len(unknown) > 6 else ""
-        )
+        shown = ", ".join(str(v) for v in unknown[:6]) + (f" and {len(unknown) - 6} more" if len(unknown) > 6 else "")
         raise DataError(f"label value {shown} is not in the mapping")

@@ -81,9 +81,7 @@ def _kind_of(keys: Mapping[str, Any]) -> str:
     if "threshold" in keys:
         return "threshold"
     classes = keys.get("classes")
-    coloured = isinstance(classes, list | tuple) and any(
-        isinstance(c, Mapping) and "colours" in c for c in classes
-    )
+    coloured = isinstance(classes, list | tuple) and any(isinstance(c, Mapping) and "colours" in c for c in classes)
     return "colours" if coloured else "values"
 
 
@@ -128,11 +126,7 @@ def _infer_numbers(files: Sequence[Census], hints: Mapping[str, Any], keys: dict
     values, counts = values[keep], counts[keep]
     if kind == "instances":
         return Inference(_instances(keys, ignore, values))
-    if (
-        kind == "threshold"
-        or "threshold" in keys
-        or (kind is None and _two_smeared_modes(files, values, counts))
-    ):
+    if kind == "threshold" or "threshold" in keys or (kind is None and _two_smeared_modes(files, values, counts)):
         return _threshold(values, keys, files)
     if kind is None:
         _refuse_smeared(files, values, counts)
@@ -167,9 +161,7 @@ def _from_hints(hints: Mapping[str, Any]) -> tuple[dict[int, str], tuple[int, ..
             names[int(number)] = str(name)
     ignore = [v for v, name in names.items() if name.lower() in ("ignore", "void", "unlabeled", "unlabelled")]
     given = hints.get("ignore", ())
-    ignore += [
-        int(v) for v in (given if isinstance(given, list | tuple) else [given]) if int(v) not in ignore
-    ]
+    ignore += [int(v) for v in (given if isinstance(given, list | tuple) else [given]) if int(v) not in ignore]
     return {v: n for v, n in names.items() if v not in ignore}, tuple(ignore)
 
 
@@ -195,9 +187,7 @@ def _two_smeared_modes(files: Sequence[Census], values: np.ndarray, counts: np.n
     if counts[~np.isin(values, modes)].sum() > FEW_STRAYS * counts.sum():
         return False
     close = np.abs(values[:, None] - modes).min(1) <= 3
-    if _are_dust(files, modes) or (
-        close.all() and counts[~np.isin(values, modes)].sum() < 0.01 * counts.sum()
-    ):
+    if _are_dust(files, modes) or (close.all() and counts[~np.isin(values, modes)].sum() < 0.01 * counts.sum()):
         return True
     steps = np.diff(values)
     even = len(values) <= 32 and steps.max() - steps.min() <= 1
@@ -281,9 +271,7 @@ def _threshold(values: np.ndarray, keys: dict[str, Any], files: Sequence[Census]
     )
 
 
-def _void(
-    files: Sequence[Census], values: np.ndarray, counts: np.ndarray
-) -> tuple[tuple[int, ...], list[str]]:
+def _void(files: Sequence[Census], values: np.ndarray, counts: np.ndarray) -> tuple[tuple[int, ...], list[str]]:
     """Values that look like "not annotated": 255 (or 65535) after small ids, or a lone negative."""
     if len(values) > 2 and values[0] < 0 and values[1] >= 0:
         return (int(values[0]),), [
@@ -346,9 +334,7 @@ def _values(
         shown = ", ".join("/".join(map(str, g)) for g in groups[:8]) + (", …" if len(groups) > 8 else "")
         repairs.append(f"label values {shown} -> class ids 0..{len(groups) - 1}")
     if ignore:
-        repairs.append(
-            f"label value {', '.join(map(str, ignore))} -> not annotated (neither learned nor scored)"
-        )
+        repairs.append(f"label value {', '.join(map(str, ignore))} -> not annotated (neither learned nor scored)")
     if merged:
         warnings.append("some masks are 0/1 and others 0/255; both 1 and 255 are taken as the foreground")
     return Inference(mapping, repairs, warnings)

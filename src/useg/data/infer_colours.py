@@ -55,9 +55,7 @@ class _Sorted:
     blends: list[int]
 
 
-def infer_colours(
-    files: Sequence[Census], keys: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str], list[str]]:
+def infer_colours(files: Sequence[Census], keys: Mapping[str, Any]) -> tuple[dict[str, Any], list[str], list[str]]:
     """Keys of a mapping of kind "colours", repairs and warnings.
 
     Args:
@@ -83,8 +81,7 @@ def infer_colours(
         "kind": "colours",
         "nearest": bool(smeared) or keys.get("nearest", False),
         "classes": [
-            {"name": names[c], "colours": [c]}
-            for c in sorted(classes, key=lambda c: (names[c] != "background", c))
+            {"name": names[c], "colours": [c]} for c in sorted(classes, key=lambda c: (names[c] != "background", c))
         ],
         "ignore": [list(c) for c in sorted(ignore)],
     }
@@ -92,9 +89,7 @@ def infer_colours(
     repairs = [f"{len(classes)} colours -> class ids 0..{len(classes) - 1}: {listed}"]
     warnings = []
     if smeared:
-        repairs.append(
-            f"{smeared} blended colours (JPEG or anti-aliasing) take the class of the nearest listed colour"
-        )
+        repairs.append(f"{smeared} blended colours (JPEG or anti-aliasing) take the class of the nearest listed colour")
         warnings.append("the label files have smeared colours; PNG without anti-aliasing keeps edges exact")
     return mapping, repairs, warnings
 
@@ -111,9 +106,7 @@ def _pool(files: Sequence[Census]) -> tuple[np.ndarray, np.ndarray]:
         )
     table = np.concatenate([f.values[:, :width] for f in files])
     colours, at = np.unique(table, axis=0, return_inverse=True)
-    counts = np.bincount(
-        at.ravel(), weights=np.concatenate([f.counts for f in files]), minlength=len(colours)
-    )
+    counts = np.bincount(at.ravel(), weights=np.concatenate([f.counts for f in files]), minlength=len(colours))
     order = np.argsort(-counts, kind="stable")
     return colours[order], counts[order].astype(np.int64)
 

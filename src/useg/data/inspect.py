@@ -89,9 +89,7 @@ def inspect(
     Raises:
         DataError: the folder cannot be used; with every problem found.
     """
-    return examine(
-        root, classes=classes, labels_needed=labels_needed, progress=progress, threads=threads
-    ).usable()
+    return examine(root, classes=classes, labels_needed=labels_needed, progress=progress, threads=threads).usable()
 
 
 def examine(
@@ -279,9 +277,7 @@ def _class_problems(
     if len(present) >= 2 or (mapping.has_objects and fingerprint.objects and _several(fingerprint)):
         return []
     labels = [
-        (r.sample.labels or (r.sample.key,))[0]
-        for r in records
-        if r.census is not None or r.class_counts is not None
+        (r.sample.labels or (r.sample.key,))[0] for r in records if r.census is not None or r.class_counts is not None
     ]
     if not present:
         what, remedy = (
@@ -308,6 +304,4 @@ def _turned(records: Sequence[SampleRecord]) -> list[str]:
     if not turned:
         return []
     shown = ", ".join(turned[:5]) + (f" and {len(turned) - 5} more" if len(turned) > 5 else "")
-    return [
-        f"{len(turned)} masks fit their image only before its EXIF rotation, and are rotated with it: {shown}"
-    ]
+    return [f"{len(turned)} masks fit their image only before its EXIF rotation, and are rotated with it: {shown}"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -126,12 +126,10 @@ class LabelMapping(BaseModel):
         return tuple(parse_colour(c) for c in given) if isinstance(given, list | tuple) else given
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> "LabelMapping":
         names = [c.name for c in self.classes]
         if len(set(names)) < len(names):
-            raise ValueError(
-                f"two classes have the same name: {sorted(n for n in names if names.count(n) > 1)[0]}"
-            )
+            raise ValueError(f"two classes have the same name: {sorted(n for n in names if names.count(n) > 1)[0]}")
         keys = self._keys()
         if len(set(keys)) < len(keys):
             raise ValueError(f"{sorted(k for k in keys if keys.count(k) > 1)[0]} is listed more than once")
@@ -299,9 +297,7 @@ class LabelMapping(BaseModel):
         listed += [(c, IGNORE) for c in self.ignore_colours]
         wanted = len(listed[0][0])
         if len(colours) < wanted:
-            raise DataError(
-                f"the mapping lists colours of {wanted} channels, the label map has {len(colours)}"
-            )
+            raise DataError(f"the mapping lists colours of {wanted} channels, the label map has {len(colours)}")
         packed = pack_colours(colours[:wanted])
         if not self.nearest and len(listed) <= 32:
             # A few comparisons are faster than sorting all pixels.
@@ -328,12 +324,7 @@ class LabelMapping(BaseModel):
     def _instances(self, grey: np.ndarray) -> np.ndarray:
         background = self.classes[0].values or (0,)
         empty = np.isin(grey, np.array([*background, *self.ignore], np.int64))
-        if (
-            grey.dtype.kind in "iu"
-            and grey.size
-            and int(grey.max()) <= np.iinfo(np.int32).max
-            and int(grey.min()) >= 0
-        ):
+        if grey.dtype.kind in "iu" and grey.size and int(grey.max()) <= np.iinfo(np.int32).max and int(grey.min()) >= 0:
             ids = grey.astype(np.int32)
             if not (ids[~empty] == 0).any():
                 ids[empty] = 0
@@ -350,7 +341,7 @@ class LabelMapping(BaseModel):
         return write_keys(keys)
 
     @classmethod
-    def from_toml(cls, text: str, where: str = MAPPING_FILE) -> Self:
+    def from_toml(cls, text: str, where: str = MAPPING_FILE) -> "LabelMapping":
         """Read what `to_toml` wrote, or what a user wrote by hand.
 
         Raises:
@@ -359,7 +350,7 @@ class LabelMapping(BaseModel):
         return cls.build(parse_keys(text, where), where)
 
     @classmethod
-    def build(cls, keys: Mapping[str, Any], where: str = MAPPING_FILE) -> Self:
+    def build(cls, keys: Mapping[str, Any], where: str = MAPPING_FILE) -> "LabelMapping":
         """Check and build a mapping from the keys of its file.
 
         Raises:
@@ -373,8 +364,7 @@ class LabelMapping(BaseModel):
             return cls(**keys)
         except ValidationError as error:
             faults = "; ".join(
-                (".".join(str(p) for p in e["loc"]) + ": " if e["loc"] else "")
-                + e["msg"].removeprefix("Value error, ")
+                (".".join(str(p) for p in e["loc"]) + ": " if e["loc"] else "") + e["msg"].removeprefix("Value error, ")
                 for e in error.errors()
             )
             raise DataError(f"{where} is not a label mapping: {faults}") from None

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
+from jaxtyping import Shaped
 
 from useg.arrays import Raw
 from useg.data.alignment import turn_scores
@@ -126,7 +127,7 @@ def problems_of(error: UsegError, where: str) -> list[Problem]:
     return [Problem(where, str(error))]
 
 
-def image_channels(raw: Raw, header: Header) -> Raw:
+def image_channels(raw: Raw, header: Header) -> Shaped[np.ndarray, "amounts *space"]:
     """The channels of an image as amounts: palette indices are looked up, everything else stays as it is."""
     if header.palette is None:
         return raw
@@ -261,9 +262,7 @@ def _measure_labels(
         )
     except DataError as error:
         remedy = "" if error.problems else "save class numbers as whole numbers"
-        raise DataError(
-            error.summary, error.problems or [Problem(stored.header.ref, error.summary, remedy)]
-        ) from None
+        raise DataError(error.summary, error.problems or [Problem(stored.header.ref, error.summary, remedy)]) from None
     _compare(record, stored.raw)
     if objects_wanted:
         part = _leading_part(stored.raw)

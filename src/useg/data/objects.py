@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from useg.arrays import IGNORE, Instances, Labels
+from useg.data.forms import count_values
 
 SPECK_PX = 4
 """Connected pieces smaller than this are no objects (objects that labels tell apart always are)."""
@@ -56,8 +57,15 @@ def _components(classes: np.ndarray) -> np.ndarray:
 
 
 def _without_gaps(instances: np.ndarray) -> np.ndarray:
-    _, at = np.unique(np.append(instances.ravel(), 0), return_inverse=True)
-    return at[:-1].reshape(instances.shape).astype(np.int32)
+    values, _ = count_values(instances)
+    values = values[values > 0]
+    if values.size and int(values[-1]) < 1 << 24:
+        numbers = np.zeros(int(values[-1]) + 1, np.int32)
+        numbers[values] = np.arange(1, len(values) + 1)
+        owner: np.ndarray = numbers[instances]
+        return owner
+    found: np.ndarray = np.searchsorted(values, instances) + 1
+    return np.where(instances > 0, found, 0).astype(np.int32)
 
 
 def _extents(owner: Integer[np.ndarray, "*space"], number: int) -> np.ndarray:

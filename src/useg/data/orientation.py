@@ -1,9 +1,12 @@
 """The eight orientations of EXIF and TIFF: stored pixels to upright ones and back, and windows likewise."""
 
 import numpy as np
+from jaxtyping import Shaped
 
-from useg.arrays import Raw
 from useg.data.headers import Window
+
+Stored = Shaped[np.ndarray, "channels *stored"]
+Upright = Shaped[np.ndarray, "channels *upright"]
 
 # tag -> (rows and columns are exchanged, rows run backwards, columns run backwards); the exchange comes first
 _STEPS = {
@@ -23,14 +26,14 @@ def exchanges_axes(orientation: int) -> bool:
     return _STEPS[orientation][0]
 
 
-def upright(stored: Raw, orientation: int) -> Raw:
-    """Turn stored pixels (..., H, W) as the tag says (1 to 8); a view where possible."""
+def upright(stored: Stored, orientation: int) -> Upright:
+    """Turn stored pixels (C, ..., H, W) as the tag says (1 to 8); a view where possible."""
     exchange, rows, columns = _STEPS[orientation]
     image = np.swapaxes(stored, -1, -2) if exchange else stored
     return image[..., :: -1 if rows else 1, :: -1 if columns else 1]
 
 
-def stored_from_upright(image: Raw, orientation: int) -> Raw:
+def stored_from_upright(image: Upright, orientation: int) -> Stored:
     """Undo `upright`; a view where possible."""
     exchange, rows, columns = _STEPS[orientation]
     stored = image[..., :: -1 if rows else 1, :: -1 if columns else 1]

@@ -1,7 +1,7 @@
 """Rows of one enormous deflated strip, decoded in passing, for TIFFs that were written as a single piece."""
 
 import zlib
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -33,9 +33,7 @@ class DeflatedRows:
     Going back further starts again at the first row.
     """
 
-    def __init__(
-        self, ref: str, stream: BinaryIO, page: Any, offset: int, count: int, byteorder: str
-    ) -> None:
+    def __init__(self, ref: str, stream: Any, page: Any, offset: int, count: int, byteorder: str) -> None:
         self._ref, self._stream, self._offset, self._count = ref, stream, offset, count
         self._shape = (page.shaped[3], page.shaped[4])
         self._dtype = page.dtype.newbyteorder(byteorder)

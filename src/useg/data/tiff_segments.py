@@ -106,9 +106,7 @@ class Segments:
         """The running decoder of one enormous strip; few are kept, as each keeps the rows read last."""
         strip = self._strips.pop((number, index), None)
         if strip is None:
-            strip = DeflatedRows(
-                self.ref, self.stream, page.keyframe, *self._place(page, index), self.byteorder
-            )
+            strip = DeflatedRows(self.ref, self.stream, page.keyframe, *self._place(page, index), self.byteorder)
         self._strips[number, index] = strip
         while len(self._strips) > _MOST_STRIPS:
             self._strips.popitem(last=False)

@@ -58,11 +58,7 @@ def _orientation(records: Sequence[SampleRecord]) -> list[str]:
     doubtful = [
         r.sample.key
         for r in records
-        if r.headers
-        and r.census is not None
-        and r.header.orientation != 1
-        and not r.turned
-        and not r.label_upright
+        if r.headers and r.census is not None and r.header.orientation != 1 and not r.turned and not r.label_upright
     ]
     found = _misfit(records)
     if not doubtful:
@@ -91,18 +87,14 @@ def _classes(fingerprint: Fingerprint, mapping: LabelMapping | None) -> list[str
         return ["there are no labels: this folder is for predicting, not for training"]
     found = []
     if fingerprint.labelled < FEW_LABELLED:
-        found.append(
-            f"only {fingerprint.labelled} labelled samples: scores will say little about other images"
-        )
+        found.append(f"only {fingerprint.labelled} labelled samples: scores will say little about other images")
     absent = [c.name for c in fingerprint.classes if not c.pixels]
     if absent:
         found.append(f"classes that occur nowhere: {_some(absent)}")
     rare = [f"{c.name} ({100 * c.share:.2g} %)" for c in fingerprint.classes if 0 < c.share < RARE_SHARE]
     if rare:
         found.append(f"rare classes: {_some(rare)}")
-    few = [
-        f"{c.name} ({c.samples})" for c in fingerprint.classes if 0 < c.samples < min(3, fingerprint.labelled)
-    ]
+    few = [f"{c.name} ({c.samples})" for c in fingerprint.classes if 0 < c.samples < min(3, fingerprint.labelled)]
     if few:
         found.append(f"classes in one or two samples only, hard to both learn and measure: {_some(few)}")
     if fingerprint.empty_samples:

@@ -90,9 +90,7 @@ class MapWriter:
         dtype: of the values as stored; NIfTI has no float16, so float32 is stored there.
     """
 
-    def __init__(
-        self, path: Path, source: Header, dtype: DTypeLike, channels: int, palette: np.ndarray | None
-    ) -> None:
+    def __init__(self, path: Path, source: Header, dtype: DTypeLike, channels: int, palette: np.ndarray | None) -> None:
         self.path = _with_suffix(path, map_suffix(source, dtype, channels))
         self.shape = (channels, *source.space)
         self.dtype = np.dtype(dtype)

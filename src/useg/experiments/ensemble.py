@@ -63,8 +63,10 @@ class Member:
         import torch
 
         from useg.segmentation.losses import activate
+        from useg.train.probe import machine
 
-        half = self.plan.dtype == "bfloat16"
+        # A model made on another machine: without bfloat16 arithmetic float32 is as exact and 4 times as fast.
+        half = self.plan.dtype == "bfloat16" and (self.device.type != "cpu" or machine()["bfloat16"])
 
         def network(batch: np.ndarray) -> np.ndarray:
             images = np.stack([normalise(tile, self.plan.normalisation, stats) for tile in batch])
