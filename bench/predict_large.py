@@ -20,7 +20,7 @@ ROWS = {
 TILE_PX = 512
 
 
-def tiles(side: int, channels: int) -> Iterator[np.ndarray]:
+def tiles(height: int, width: int, channels: int) -> Iterator[np.ndarray]:
     """Bright discs with noise on a dark ground, other ones in each tile of the file."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:TILE_PX, :TILE_PX]
@@ -31,20 +31,19 @@ def tiles(side: int, channels: int) -> Iterator[np.ndarray]:
             row, column, radius = *rng.uniform(0, TILE_PX, 2), rng.uniform(5, 20)
             ground[(y - row) ** 2 + (x - column) ** 2 < radius**2] = rng.uniform(100, 220)
         grounds.append(ground + rng.normal(0, 6, ground.shape))
-    rows = -(-side // TILE_PX)
-    for number in range(rows * rows):
+    for number in range(-(-height // TILE_PX) * -(-width // TILE_PX)):
         tile = np.roll(grounds[number % 8], 37 * number, axis=1)
         colours = [np.clip(tile * share, 0, 255) for share in (1.0, 0.8, 0.6)[:channels]]
         yield np.stack(colours, axis=-1).astype(np.uint8) if channels > 1 else colours[0].astype(np.uint8)
 
 
-def write_image(path: Path, side: int, channels: int, compression: str) -> None:
+def write_image(path: Path, space: tuple[int, int], channels: int, compression: str | None) -> None:
     import tifffile
 
     tifffile.imwrite(
         path,
-        tiles(side, channels),
-        shape=(side, side, channels) if channels > 1 else (side, side),
+        tiles(*space, channels),
+        shape=(*space, channels) if channels > 1 else space,
         dtype=np.uint8,
         tile=(TILE_PX, TILE_PX),
         photometric="rgb" if channels == 3 else "minisblack",
@@ -98,18 +97,18 @@ def main() -> None:
     parser.add_argument("--colour", choices=("grey", "rgb"), default="grey")
     parser.add_argument("--compression", choices=("deflate", "jpeg", "none"), default="deflate")
     parser.add_argument("--side", type=int, default=20_000)
-    parser.add_argument(
-        "--base", type=int, default=16, help="width of the network; 16 is the default network"
-    )
+    parser.add_argument("--height", type=int, help="rows, if not as many as columns; for a quick look")
+    parser.add_argument("--base", type=int, default=16, help="width of the network; 16 is the default network")
     parser.add_argument("--limit", default="2GB")
     parser.add_argument("--instances", action="store_true", help="also separate objects (border class)")
     parser.add_argument("--overlay", action="store_true")
     asked = parser.parse_args()
     channels = 3 if asked.colour == "rgb" else 1
+    space = (asked.height or asked.side, asked.side)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         compression = None if asked.compression == "none" else asked.compression
-        write_image(folder / "large.tif", asked.side, channels, compression)
+        write_image(folder / "large.tif", space, channels, compression)
         write_bundle(folder / "model.useg", channels, asked.base, "border" if asked.instances else "none")
         extra = [f"--{name}" for name in ("instances", "overlay") if getattr(asked, name)]
         program = "from useg.cli import main; main()"
@@ -126,9 +125,9 @@ def main() -> None:
         result = {
             "peak_gb": round(peak / 1e9, 3),
             "seconds": round(seconds, 1),
-            "megapixels_per_s": round(asked.side**2 / 1e6 / seconds, 2),
+            "megapixels_per_s": round(space[0] * space[1] / 1e6 / seconds, 2),
             "file_mb": round((folder / "large.tif").stat().st_size / 1e6, 1),
-            "side_px": asked.side,
+            "space_px": space,
             "base": asked.base,
             "limit": asked.limit,
             "exit_status": status,

@@ -55,9 +55,7 @@ def machine() -> dict[str, Any]:
     processor = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [
-            line.split(":", 1)[1] for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
+        names = [line.split(":", 1)[1] for line in info.read_text().splitlines() if line.startswith("model name")]
         processor = names[0].strip() if names else processor
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
@@ -105,9 +103,7 @@ def measure(row: Row) -> dict[str, Any] | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing and print all results; the exit status is the number of rows that failed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="show the rows and measure nothing")
     parser.add_argument("--again", action="store_true", help="measure rows that are there, too")
     parser.add_argument("--only", default="", help="rows whose names contain this")

@@ -53,9 +53,7 @@ def test_rows_are_measured_once_and_go_on_where_they_stopped(bench):
     assert record["seconds"] > 0
 
 
-@pytest.mark.parametrize(
-    "script", ["raise SystemExit(3 if __name__ == '__main__' else 0)", "print('no JSON')"]
-)
+@pytest.mark.parametrize("script", ["raise SystemExit(3 if __name__ == '__main__' else 0)", "print('no JSON')"])
 def test_a_row_that_fails_is_told_and_leaves_no_result(bench, script):
     (bench.folder / "scripts" / "broken.py").write_text(f"if __name__ == '__main__':\n    {script}")
     done = bench()

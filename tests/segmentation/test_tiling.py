@@ -255,6 +255,16 @@ def test_a_limit_makes_plans_smaller_until_it_says_what_is_least():
     assert plan((more + 2) * 1e6).peak_bytes <= (more + 2) * 1e6
     blended = plan_tiles((999, 999), 1, 2, AMPLE, patch=(256, 256), geometry=Geometry.halving(4, valid=False))
     assert blended.tile == (512, 512)
+    gpu = plan_tiles(
+        (999, 999),
+        1,
+        2,
+        AMPLE,
+        patch=(256, 256),
+        geometry=Geometry.halving(4, valid=False),
+        most_batch_pixels=256 * 256 * 3,
+    )
+    assert (gpu.tile, gpu.batch) == ((384, 384), 1)
     with pytest.raises(ConfigError, match="2 axes need 2 geometries"):
         plan_tiles((9, 9), 1, 2, AMPLE, patch=(16, 16), geometry=[geometry] * 3)
 

@@ -34,7 +34,9 @@ class _Commands(Mapping[str, Any]):
         if name not in self._loaded:
             module = importlib.import_module(f"useg.cli.{name}")
             single = typer.Typer(add_completion=False, rich_markup_mode=None)
-            single.command(name)(guarded(getattr(module, name)))
+            function = getattr(module, name)
+            first_line = (function.__doc__ or "").strip().partition("\n")[0]
+            single.command(name, short_help=first_line)(guarded(function))
             self._loaded[name] = typer.main.get_command(single)
         return self._loaded[name]
 

@@ -22,9 +22,7 @@ def evaluate(
     ] = None,
     membrane: Annotated[
         str | None,
-        typer.Option(
-            help="Class that is the membrane between cells, or none; default: seen from the labels."
-        ),
+        typer.Option(help="Class that is the membrane between cells, or none; default: seen from the labels."),
     ] = None,
     tolerance: Annotated[
         float | None,
@@ -32,13 +30,9 @@ def evaluate(
     ] = None,
     surface: Annotated[bool, typer.Option(help="Measure outline distances (HD95, ASSD, NSD).")] = True,
     lines: Annotated[bool, typer.Option(help="Measure centre lines (clDice); slow on large volumes.")] = True,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Score what is paired, leave out the rest.")
-    ] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Score what is paired, leave out the rest.")] = False,
     tta: Annotated[bool, typer.Option("--tta", help="Models: average over symmetries.")] = False,
-    split: Annotated[
-        str | None, typer.Option(help="Models: only the samples given as train, val or test.")
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="Models: only the samples given as train, val or test.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score PREDICTIONS against LABELS: overlap, outlines, centre lines, objects, membranes."""
@@ -77,9 +71,7 @@ def evaluate(
     for line in scores["notes"]:
         note(line)
     if scores["left_out"]:
-        warn(
-            f"{len(scores['left_out'])} files without a partner left out: {', '.join(scores['left_out'][:5])}"
-        )
+        warn(f"{len(scores['left_out'])} files without a partner left out: {', '.join(scores['left_out'][:5])}")
     emit(scores, json=json, text=lambda: as_text(scores))
 
 
@@ -116,10 +108,7 @@ def as_text(scores: dict[str, Any]) -> str:
                 *(_number(found[key]) for key in ("dice", "iou", "dice_mean")),
                 *(str(found[f"images_{key}"]) for key in ("with_class", "missed", "false")),
                 _number(found.get("cldice")),
-                *(
-                    _number(outline.get(key), digits)
-                    for key, digits in (("hd95", 2), ("assd", 2), ("nsd", 4))
-                ),
+                *(_number(outline.get(key), digits) for key, digits in (("hd95", 2), ("assd", 2), ("nsd", 4))),
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]

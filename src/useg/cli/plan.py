@@ -23,9 +23,7 @@ from useg.cli.train import (
 
 def plan(
     data: Annotated[Path, typer.Argument(help="Folder, pairs.csv or file with images and labels.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write the plan here instead of to stdout.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the plan here instead of to stdout.")] = None,
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,

@@ -7,14 +7,10 @@ import typer
 
 from useg.cli.output import console, emit, note, progress, warn
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Settings as TOML.", exists=True, dir_okay=False)
-]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings as TOML.", exists=True, dir_okay=False)]
 Sets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="One setting, such as augmentation.elastic=false; repeatable."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as augmentation.elastic=false; repeatable."),
 ]
 Minutes = Annotated[float | None, typer.Option(min=0.01, help="Time for the whole run. [default: 15]")]
 Epochs = Annotated[float | None, typer.Option(min=0.001, help="Instead of --minutes: passes over the data.")]
@@ -27,15 +23,11 @@ Classes = Annotated[
     Path | None,
     typer.Option(help="Label mapping; by default classes.toml in DATA.", exists=True, dir_okay=False),
 ]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes (or GPUs) of this machine that train together.")
-]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes (or GPUs) of this machine that train together.")]
 
 
 def train(
-    data: Annotated[
-        Path | None, typer.Argument(help="Folder, pairs.csv or file with images and labels.")
-    ] = None,
+    data: Annotated[Path | None, typer.Argument(help="Folder, pairs.csv or file with images and labels.")] = None,
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
@@ -113,9 +105,7 @@ def summary(result: dict[str, Any]) -> str:
         dice = "  -  " if row["dice"] is None else f"{row['dice']:.3f}"
         iou = "  -  " if row["iou"] is None else f"{row['iou']:.3f}"
         missed = f"  missed in {row['images_missed']}" if row["images_missed"] else ""
-        lines.append(
-            f"  {name:<{width}}  Dice {dice}  IoU {iou}  in {row['images_with_class']} images{missed}"
-        )
+        lines.append(f"  {name:<{width}}  Dice {dice}  IoU {iou}  in {row['images_with_class']} images{missed}")
     objects, membranes = scores.get("instances"), scores.get("membranes")
     lines.append(f"  pixel error {scores['pixel_error']:.4f}")
     if objects:

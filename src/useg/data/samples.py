@@ -167,9 +167,7 @@ class _Item:
     is_plane: bool = False
 
 
-def read_sample_image(
-    sample: Sample, channels: int, window: tuple[slice, ...] | None = None
-) -> Raw:
+def read_sample_image(sample: Sample, channels: int, window: tuple[slice, ...] | None = None) -> Raw:
     """The image of a sample, from one file or from one file a channel, brought to `channels` channels.
 
     Raises:

@@ -37,10 +37,7 @@ class Budget:
 
     def late(self, spent_s: float, steps_left: int, step_s: float) -> bool:
         """Whether what is left would take the run far over its budget."""
-        return (
-            self.seconds is not None
-            and spent_s + steps_left * step_s > _LATE * self.seconds * _TRAINING_SHARE
-        )
+        return self.seconds is not None and spent_s + steps_left * step_s > _LATE * self.seconds * _TRAINING_SHARE
 
     def steps_that_fit(self, spent_s: float, step_s: float) -> int:
         """Steps for which there still is time."""
@@ -88,9 +85,7 @@ class Attempt:
     def steps_for(self, minutes: float | None, epochs: float | None) -> int:
         """Steps by which to extend a run."""
         if epochs is not None:
-            return max(
-                1, round(epochs * self.plan.patches_per_epoch / (self.plan.micro_batch * self.plan.count))
-            )
+            return max(1, round(epochs * self.plan.patches_per_epoch / (self.plan.micro_batch * self.plan.count)))
         taken = [event["seconds"] for event in self.history if event["event"] == "step"]
         step_s = sum(taken) / len(taken) if taken else self.plan.seconds_per_step or 1.0
         return max(1, int(60 * (minutes or 0) * 0.82 / step_s))
@@ -162,14 +157,8 @@ class Attempt:
         }
         journal.write(event, sync=True)
         self.history.append(event)
-        if (
-            live.constant is not None
-            and live.constant != self.constant
-            and self.trainer.step > self.trainer.stop // 3
-        ):
-            listener.note(
-                f"warning: at step {self.trainer.step} every pixel is predicted as {live.constant!r}"
-            )
+        if live.constant is not None and live.constant != self.constant and self.trainer.step > self.trainer.stop // 3:
+            listener.note(f"warning: at step {self.trainer.step} every pixel is predicted as {live.constant!r}")
         self.constant = live.constant
         self._keep_snapshot()
 

@@ -6,13 +6,14 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from useg.errors import InputError
+from useg.errors import InputError, ResourceError
 from useg.segmentation.geometry import Geometry
 from useg.segmentation.normalise import Statistics, normalise, statistics
 from useg.segmentation.tiling import Network
@@ -24,10 +25,14 @@ __all__ = [
     "Ensemble",
     "Member",
     "load_ensemble",
+    "most_batch_pixels",
     "network_bytes_per_pixel",
     "release_memory",
     "resident_bytes",
 ]
+
+_GPU_SHARE = 0.7
+"""Of a GPU's free memory; the rest is for what its libraries take by themselves."""
 
 _SPREAD = 1.25
 """Larger tiles leave more holes in the heap than the tile that is measured."""
@@ -54,6 +59,21 @@ class Member:
         )
 
     @property
+    def patch(self) -> tuple[int, ...]:
+        """The tile it was trained on, raised to lengths that it accepts."""
+        return tuple(
+            one.input_size(max(length - 2 * one.margin_px, 1))
+            for length, one in zip(self.plan.patch, self.geometry, strict=True)
+        )
+
+    def run_empty_tile(self) -> int:
+        """Runs the network once on a tile of its patch's size; returns the pixels of it."""
+        channels = self.plan.stored_channels
+        statistics_of_none = Statistics((0.0,) * channels, *((1.0,) * channels,) * 3)
+        self.network(statistics_of_none)(np.zeros((1, channels, *self.patch), np.float32))
+        return prod(self.patch)
+
+    @property
     def cut(self) -> tuple[Any, ...]:
         """Members with the same cut share one pass over the image."""
         return self.geometry, self.plan.patch, self.plan.overlap
@@ -70,11 +90,18 @@ class Member:
 
         def network(batch: np.ndarray) -> np.ndarray:
             images = np.stack([normalise(tile, self.plan.normalisation, stats) for tile in batch])
-            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-                inputs = torch.from_numpy(images).to(self.device, memory_format=self._layout)
-                logits = self.module(inputs)
-                outputs = activate(logits, self.plan.softmax_channels).contiguous()
-            result: np.ndarray = outputs.cpu().numpy()
+            try:
+                with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+                    inputs = torch.from_numpy(images).to(self.device, memory_format=self._layout)
+                    logits = self.module(inputs)
+                    outputs = activate(logits, self.plan.softmax_channels).contiguous()
+                    result: np.ndarray = outputs.cpu().numpy()
+            except torch.OutOfMemoryError as error:
+                shape = " x ".join(map(str, images.shape))
+                raise ResourceError(
+                    f"the memory of {self.device} does not hold a batch of {shape}: close what else uses it, "
+                    "or predict with --device cpu"
+                ) from error
             return result
 
         return network
@@ -183,6 +210,23 @@ def _average(values: list[Any]) -> Any:
     return round(fmean(values)) if all(isinstance(value, int) for value in values) else fmean(values)
 
 
+def most_batch_pixels(ensemble: Ensemble) -> int | None:
+    """Pixels of a batch that fit into the memory of the GPUs, measured on one tile; None for the CPU."""
+    import torch
+
+    most: list[int] = []
+    for member in ensemble.members:
+        if member.device.type != "cuda":
+            continue
+        torch.cuda.reset_peak_memory_stats(member.device)
+        before = torch.cuda.memory_allocated(member.device)
+        pixels = member.run_empty_tile()
+        grown = torch.cuda.max_memory_allocated(member.device) - before
+        free, _ = torch.cuda.mem_get_info(member.device)
+        most.append(int(_GPU_SHARE * free * pixels / max(grown, 1)))
+    return min(most, default=None)
+
+
 def network_bytes_per_pixel(ensemble: Ensemble, *, measure: Callable[[], int] | None = None) -> float:
     """Peak memory of the hungriest member per pixel of its input, measured on one tile of its patch's size.
 
@@ -192,16 +236,10 @@ def network_bytes_per_pixel(ensemble: Ensemble, *, measure: Callable[[], int] | 
     """
     per_pixel = [0.0]
     for member in ensemble.members:
-        channels = member.plan.stored_channels
-        shape = tuple(
-            one.input_size(max(length - 2 * one.margin_px, 1))
-            for length, one in zip(member.plan.patch, member.geometry, strict=True)
-        )
-        network = member.network(Statistics((0.0,) * channels, *((1.0,) * channels,) * 3))
-        batch = np.zeros((1, channels, *shape), np.float32)
-        grown = _peak_growth(lambda: network(batch), measure or resident_bytes)  # noqa: B023
+        grown = _peak_growth(member.run_empty_tile, measure or resident_bytes)
+        pixels = prod(member.patch)
         least = 4 * (member.plan.channels + 3 * member.plan.outputs)
-        per_pixel.append(max(_SPREAD * grown / float(np.prod(shape)), float(least)))
+        per_pixel.append(max(_SPREAD * grown / pixels, float(least)))
     return max(per_pixel)
 
 

@@ -128,9 +128,7 @@ def _save_bundles(
             "scores": _short(scores),
         }
         digests.append(
-            save_bundle(
-                path, prepared.plan, prepared.mapping, attempt.trainer.average, tuning=tuning, about=about
-            )
+            save_bundle(path, prepared.plan, prepared.mapping, attempt.trainer.average, tuning=tuning, about=about)
         )
         paths.append(path)
     return paths, digests[0]
@@ -140,9 +138,7 @@ def _short(scores: dict[str, Any]) -> dict[str, Any]:
     names = ("part", "mean_dice", "mean_iou", "pixel_error", "operating_points", "membranes")
     short = {name: scores.get(name) for name in names}
     objects = scores.get("instances")
-    short["instances"] = (
-        {k: objects[k] for k in ("ap50", "ap_mean", "pq") if k in objects} if objects else None
-    )
+    short["instances"] = {k: objects[k] for k in ("ap50", "ap_mean", "pq") if k in objects} if objects else None
     return short
 
 
@@ -154,9 +150,7 @@ def _warn(member: Member, scores: dict[str, Any], listener: "Listener") -> None:
     missed = {n: c["images_missed"] for n, c in scores["classes"].items() if c["images_missed"]}
     for name, count in missed.items():
         have = scores["classes"][name]["images_with_class"]
-        listener.note(
-            f"note: class {name!r} was missed altogether in {count} of the {have} images that have it"
-        )
+        listener.note(f"note: class {name!r} was missed altogether in {count} of the {have} images that have it")
 
 
 def _pictures(
@@ -178,9 +172,7 @@ def _rank(row: dict[str, Any]) -> float:
     return 1.0 - (row["pixel_error"] or 0.0) if value is None else float(value)
 
 
-def _picture(
-    member: Member, each: Predicted, kind: Any, tuning: dict[str, Any], row: dict[str, Any]
-) -> Picture:
+def _picture(member: Member, each: Predicted, kind: Any, tuning: dict[str, Any], row: dict[str, Any]) -> Picture:
     classes, objects = decide(member, each.outputs, tuning)
     image, truth, true_objects = each.loaded.image, each.loaded.classes, each.loaded.instances
     if truth is None:

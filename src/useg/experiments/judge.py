@@ -37,7 +37,7 @@ def predict_all(
     found = []
     for index in indices:
         loaded = samples[index]
-        total = sum(outputs_of(member, loaded, with_symmetries=with_symmetries) for member in members)
+        total = np.sum([outputs_of(member, loaded, with_symmetries=with_symmetries) for member in members], axis=0)
         found.append(Predicted(loaded, (total / len(members)).astype(np.float16)))
     return found
 
@@ -106,18 +106,14 @@ def decide(member: Member, outputs: np.ndarray, tuning: dict[str, Any]) -> tuple
     return class_map(probabilities, threshold), objects
 
 
-def score(
-    member: Member, predicted: Sequence[Predicted], tuning: dict[str, Any], task: Task
-) -> dict[str, Any]:
+def score(member: Member, predicted: Sequence[Predicted], tuning: dict[str, Any], task: Task) -> dict[str, Any]:
     """All scores (see `segmentation.scoring.pool`), plus "operating_points": for a task with two classes each
     tuned threshold with what its metric is there on these samples.
     """
     counts = [count_one(member, each, tuning, task) for each in predicted]
     result = pool(counts, task)
     thresholds = tuning.get("thresholds", {})
-    result["operating_points"] = {
-        metric: {"threshold": threshold} for metric, threshold in thresholds.items()
-    }
+    result["operating_points"] = {metric: {"threshold": threshold} for metric, threshold in thresholds.items()}
     if "pixel_error" in thresholds:
         table = sum(
             confusion(_labels(e), class_map(e.outputs.astype(np.float32), thresholds["pixel_error"]), 2)
@@ -127,9 +123,7 @@ def score(
     if PRIMARY in thresholds:
         result["operating_points"][PRIMARY]["dice"] = result["classes"][task.class_names[1]]["dice"]
     if "v_rand" in thresholds and result["membranes"]:
-        result["operating_points"]["v_rand"] |= {
-            key: result["membranes"][key] for key in ("v_rand", "v_info")
-        }
+        result["operating_points"]["v_rand"] |= {key: result["membranes"][key] for key in ("v_rand", "v_info")}
     return result
 
 

@@ -11,6 +11,7 @@ from useg.errors import DataError, InputError, Problem, ResourceError, UsegError
 from useg.experiments.ensemble import (
     Ensemble,
     load_ensemble,
+    most_batch_pixels,
     network_bytes_per_pixel,
     release_memory,
     resident_bytes,
@@ -176,6 +177,7 @@ class Predictor:
         """Runs each network once on an empty tile to see how much memory it takes."""
         self.ensemble, self._tta = ensemble, tta
         self._bytes_per_pixel = network_bytes_per_pixel(ensemble)
+        self._most_batch_pixels = most_batch_pixels(ensemble)
         release_memory()
         limit = _default_limit() if memory_limit_bytes is None else memory_limit_bytes
         # What the heap keeps after a file serves the next one, so the budget is the same for all files.
@@ -310,6 +312,7 @@ class Predictor:
             overlap=overlap,
             item_bytes=field.dtype.itemsize,
             network_bytes_per_pixel=self._bytes_per_pixel,
+            most_batch_pixels=self._most_batch_pixels,
         )
 
 

@@ -100,9 +100,7 @@ def prepare(
     return Prepared(found.reading, found.mapping, found.fingerprint, samples, splits, plan, tuple(notes))
 
 
-def recall(
-    data: Path, config: Config, plan: Plan, mapping: LabelMapping, fingerprint: Fingerprint
-) -> Prepared:
+def recall(data: Path, config: Config, plan: Plan, mapping: LabelMapping, fingerprint: Fingerprint) -> Prepared:
     """What an earlier run was begun with, without measuring anything again."""
     reading = read_layout(data, labels_needed=True)
     labelled = [sample for sample in reading.samples if sample.labels]
@@ -111,9 +109,7 @@ def recall(
     return Prepared(reading, mapping, fingerprint, samples, splits, plan, ())
 
 
-def _split(
-    samples: Samples, config: Config, fingerprint: Fingerprint, notes: list[str]
-) -> tuple[tuple[str, ...], ...]:
+def _split(samples: Samples, config: Config, fingerprint: Fingerprint, notes: list[str]) -> tuple[tuple[str, ...], ...]:
     keys, groups, given = samples.keys, samples.groups, samples.splits
     if len(samples) == 0:
         raise DataError("no sample has labels, so there is nothing to train on")
@@ -198,9 +194,7 @@ def _plan(
     training = [i for i, split in enumerate(splits) if "train" in split]
     spaces = [samples.space(i) for i in training]
 
-    def clock(
-        arguments: dict[str, Any], patch: tuple[int, ...], micro: int, softmax: int, dtype: str
-    ) -> float:
+    def clock(arguments: dict[str, Any], patch: tuple[int, ...], micro: int, softmax: int, dtype: str) -> float:
         key = [arguments, patch, micro, softmax, dtype, threads, device]
         return memory.recall(
             key,
@@ -218,9 +212,7 @@ def _plan(
     def dtype(arguments: dict[str, Any], patch: tuple[int, ...], softmax: int) -> tuple[str, str]:
         return memory.recall(
             ["dtype", arguments, patch, softmax, threads, device],
-            lambda: probe.better_dtype(
-                arguments, patch, softmax_channels=softmax, threads=threads, device=device
-            ),
+            lambda: probe.better_dtype(arguments, patch, softmax_channels=softmax, threads=threads, device=device),
         )
 
     left = None

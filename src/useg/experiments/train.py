@@ -23,8 +23,8 @@ from useg.home.folder import find_run, new_run, writing
 from useg.runs.record import RunFolder, now
 from useg.train import probe
 from useg.train.batches import Batches, class_histogram
-from useg.train.plan import load_plan
 from useg.train.loop import overfit_one_batch
+from useg.train.plan import load_plan
 
 Note = Callable[[str], None]
 Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
@@ -149,9 +149,7 @@ def _run(
         train_on = [i for i, split in enumerate(splits) if "train" in split]
         validate_on = [i for i, split in enumerate(splits) if "val" in split]
         batches = Batches(plan, prepared.samples, train_on, workers=max(1, min(plan.threads, 4)))
-        attempt = Attempt(
-            place, plan, prepared, batches, validate_on, Budget(plan.budget_s), world=config.workers
-        )
+        attempt = Attempt(place, plan, prepared, batches, validate_on, Budget(plan.budget_s), world=config.workers)
         more_steps = attempt.steps_for(minutes, epochs) if resuming and (minutes or epochs) else None
         if not attempt.has_history:
             _preflight(plan, batches, prepared, train_on, listener)
@@ -174,17 +172,13 @@ def describe(prepared: Prepared) -> str:
     return f"{width}, {plan.num_classes} classes{mode}; {plan.steps} steps of {batch}{seconds}"
 
 
-def _preflight(
-    plan: Any, batches: Batches, prepared: Prepared, train_on: list[int], listener: Listener
-) -> None:
+def _preflight(plan: Any, batches: Batches, prepared: Prepared, train_on: list[int], listener: Listener) -> None:
     """What would go wrong is said before the time is spent."""
     shown = train_on[:: max(1, len(train_on) // 32)]
     counts = class_histogram(prepared.samples, shown, plan.num_classes)
     total = max(1, counts.sum())
     names = [*prepared.mapping.class_names, "ignored"]
-    shares = ", ".join(
-        f"{name} {count / total:.1%}" for name, count in zip(names, counts, strict=True) if count
-    )
+    shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(names, counts, strict=True) if count)
     listener.note(f"labels: {shares}")
     if plan.steps < 60 or plan.recipe == "paper":
         return  # one step of the network of 2015 takes as long as this whole check may
@@ -196,9 +190,7 @@ def _preflight(
         )
 
 
-def _write_inputs(
-    folder: RunFolder, data: Path, config: Config, prepared: Prepared, name: str | None
-) -> None:
+def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepared, name: str | None) -> None:
     folder.write_json(
         "record.json",
         {
@@ -255,9 +247,7 @@ def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
         lines = [f"{key} is missing" for key in sorted(before - after)[:10]]
         lines += [f"{key} is new" for key in sorted(after - before)[:10]]
         raise InputError(
-            "\n  ".join(
-                [f"{source} is not the data that {folder.id} was trained on:", *(lines or ["splits differ"])]
-            )
+            "\n  ".join([f"{source} is not the data that {folder.id} was trained on:", *(lines or ["splits differ"])])
         )
     return prepared, config
 

@@ -76,9 +76,7 @@ def live_scores(member: Member, samples: Samples, indices: Sequence[int]) -> Liv
         loaded = samples[index]
         if loaded.classes is None:
             continue
-        probabilities = class_probabilities(
-            outputs_of(member, loaded), num_classes, member.plan.instance_mode
-        )
+        probabilities = class_probabilities(outputs_of(member, loaded), num_classes, member.plan.instance_mode)
         predicted = probabilities.argmax(axis=0).astype(np.uint8)
         predicted_ids |= set(np.unique(predicted).tolist())
         table += confusion(loaded.classes, predicted, num_classes)

@@ -55,9 +55,7 @@ def find_run(home: Path, run: str) -> Path:
     if not found:
         have = ", ".join(p.name for p in runs[-5:]) or "none"
         raise InputError(f"no run {run!r} in {home} (the latest there: {have})")
-    raise InputError(
-        f"{run!r} fits {len(found)} runs: {', '.join(p.name for p in found)}; give more of the id"
-    )
+    raise InputError(f"{run!r} fits {len(found)} runs: {', '.join(p.name for p in found)}; give more of the id")
 
 
 @contextmanager

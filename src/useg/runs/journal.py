@@ -25,19 +25,32 @@ class Journal:
         with writing(path):
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._synced = time.monotonic()
+        self._torn = False
 
     def write(self, event: Event, *, sync: bool = False) -> None:
-        """Append one event; `sync` also waits until it is on the disk."""
+        """Append one event; `sync` also waits until it is on the disk.
+
+        Raises:
+            ResourceError: the disk is full; the next event begins a new line, so that it is not lost, too.
+        """
+        line = orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+        rest = b"\n" + line if self._torn else line
         with writing(self.path):
-            os.write(self._file, orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+            self._torn = True
+            while rest:  # a disk that fills up takes the beginning of a line without an error
+                rest = rest[os.write(self._file, rest) :]
+            self._torn = False
             if sync or time.monotonic() - self._synced > _FSYNC_EVERY_S:
                 os.fsync(self._file)
                 self._synced = time.monotonic()
 
     def close(self) -> None:
         """Flush to the disk and close."""
-        os.fsync(self._file)
-        os.close(self._file)
+        with writing(self.path):
+            try:
+                os.fsync(self._file)
+            finally:
+                os.close(self._file)
 
 
 def claim_attempt(run: Path) -> Path:
@@ -65,7 +78,7 @@ def read_attempt(path: Path) -> list[Event]:
         try:
             events.append(orjson.loads(line))
         except orjson.JSONDecodeError:
-            continue  # a write cut short by a full disk; the next attempt began a new line
+            continue  # cut short by a full disk; the event after it began a new line
     return events
 
 

@@ -94,7 +94,7 @@ def segmentation_loss(
 
 
 def supervise(
-    logits: Logits | Sequence[Logits],
+    logits: Logits | Sequence[Tensor],
     targets: Targets,
     weights: Map,
     *,

@@ -81,6 +81,7 @@ def plan_tiles(
     item_bytes: int = 4,
     network_bytes_per_pixel: float = 0.0,
     receiver_bytes_per_pixel: float = 0.0,
+    most_batch_pixels: int | None = None,
 ) -> TilePlan:
     """The largest tiles, reads and batches, in this order of importance, that stay within a memory limit.
 
@@ -101,20 +102,26 @@ def plan_tiles(
         item_bytes: bytes of one channel of one pixel as read.
         network_bytes_per_pixel: peak memory of the network per pixel of its input.
         receiver_bytes_per_pixel: what the receiver of a band needs per pixel of it.
+        most_batch_pixels: bound of a batch that has nothing to do with the limit: a GPU's own memory. The
+            smallest tile is tried whatever its size.
 
     Raises:
         ResourceError: no tiling fits; the text names the least limit that would do.
     """
     geometries = per_axis(geometry, len(space))
     least: TilePlan | None = None
-    for tile in _tile_sizes(tuple(patch), geometries):
+    sizes = _tile_sizes(tuple(patch), geometries)
+    for tile in sizes:
         axes = tuple(
             axis_tiles(size, length, one, overlap=overlap, edge_px=edge_px)
             for size, length, one in zip(space, tile, geometries, strict=True)
         )
         pixels = prod(axis.input_px for axis in axes)
         tiles_in_band = prod(len(axis.starts) for axis in axes[1:])
-        wanted_batch = min(max(_BATCH_PIXELS // pixels, 1), tiles_in_band)
+        if most_batch_pixels is not None and pixels > most_batch_pixels and tile != sizes[-1]:
+            continue
+        most = min(_BATCH_PIXELS, most_batch_pixels or _BATCH_PIXELS)
+        wanted_batch = min(max(most // pixels, 1), tiles_in_band)
         for read_rows, batch in product(_READ_ROWS, sorted({wanted_batch, 1}, reverse=True)):
             rows = min(read_rows, space[0])
             need = _peak_bytes(axes, channels * item_bytes, outputs, rows, receiver_bytes_per_pixel)

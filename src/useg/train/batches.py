@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -80,14 +80,10 @@ class Batches:
         self._workers, self._keep = workers, keep
         self._classes = sorted({*range(plan.num_classes)})
         self._crop = (
-            tuple(_centre(n, output_size(n, plan.depth, valid=plan.valid)) for n in plan.patch)
-            if plan.valid
-            else None
+            tuple(_centre(n, output_size(n, plan.depth, valid=plan.valid)) for n in plan.patch) if plan.valid else None
         )
 
-    def patch(
-        self, epoch: int, position: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    def patch(self, epoch: int, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         """The patch at one position of one epoch: image, targets, weights, distance."""
         plan = self.plan
         index = self.indices[self._entries[int(self._order(epoch)[position])]]
@@ -123,11 +119,9 @@ class Batches:
         places = [divmod(first + offset, len(self._entries)) for offset in range(plan.micro_batch)]
         images, wanted, weights, distances = zip(*(self.patch(e, p) for e, p in places), strict=True)
         known = [d for d in distances if d is not None]
-        return MicroBatch(
-            np.stack(images), np.stack(wanted), np.stack(weights), np.stack(known) if known else None
-        )
+        return MicroBatch(np.stack(images), np.stack(wanted), np.stack(weights), np.stack(known) if known else None)
 
-    def ahead(self, start: int, stop: int, numbers: Sequence[int]) -> Iterator[list[MicroBatch]]:
+    def ahead(self, start: int, stop: int, numbers: Sequence[int]) -> Generator[list[MicroBatch], None, None]:
         """The micro-batches `numbers` of the steps from `start` to `stop`, prepared by threads meanwhile."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="batches") as pool:
             waiting: deque[list[Future[MicroBatch]]] = deque()
@@ -145,7 +139,8 @@ class Batches:
 
     @property
     def _categorical(self) -> tuple[int, ...]:
-        at, found = 0, []
+        at = 0
+        found: list[int] = []
         for norm in self.plan.normalisation:
             width = {"drop": 0, "onehot": len(norm.values)}.get(norm.kind, 1)
             if norm.kind == "onehot":

@@ -82,15 +82,16 @@ def load_bundle(path: Path) -> Bundle:
     tensors, header = read_tensors(path)
     if header.get("kind") != "bundle":
         raise DamagedFile(f"{path}: a checkpoint, not a model; the model of a run is its model{SUFFIX}")
-    if header["format"] > FORMAT:
-        raise DamagedFile(f"{path}: format {header['format']} is newer than this useg knows; update useg")
+    number = header.get("format")
+    if isinstance(number, int) and number > FORMAT:
+        raise DamagedFile(f"{path}: format {number} is newer than this useg knows; update useg")
     try:
         plan = plan_from(header["plan"], str(path))
         mapping = LabelMapping.model_validate(header["mapping"])
         bundle = Bundle(plan, mapping, tensors, header["weights"], header["tuning"], header["about"])
         with torch.device("meta"):
             expected = UNet(**plan.network_arguments()).state_dict()
-    except (KeyError, ValueError, TypeError, UsegError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError, UsegError) as error:
         raise DamagedFile(f"{path}: its description cannot be read: {error}") from error
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in expected.items()}:

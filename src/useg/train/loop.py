@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
@@ -62,7 +62,7 @@ class Trainer:
         """The micro-batches of a step that this process computes."""
         return list(range(self.rank, self.plan.count, self.world))
 
-    def steps(self, batches: Batches) -> Iterator[dict[str, Any]]:
+    def steps(self, batches: Batches) -> Generator[dict[str, Any], None, None]:
         """Train from where the state stands to `stop` (which may be lowered meanwhile); an event per step.
 
         Raises:
@@ -73,9 +73,7 @@ class Trainer:
                 while self._agree(go=self.step < self.stop):
                     ready = next(prepared)
                     started = time.perf_counter()
-                    rate = learning_rate(
-                        self.plan, self.step, cooldown_start=self.cooldown_start, stop=self.stop
-                    )
+                    rate = learning_rate(self.plan, self.step, cooldown_start=self.cooldown_start, stop=self.stop)
                     loss = self.take_step(ready, rate)
                     self.step += 1
                     seconds = round(time.perf_counter() - started, 4)
@@ -106,38 +104,48 @@ class Trainer:
     def take_step(self, ready: list[MicroBatch], rate: float) -> float:
         """One optimiser step over micro-batches; returns the mean loss of all of them."""
         self.network.train()
-        before = [(n.running_mean.clone(), n.running_var.clone()) for n in self._norms]  # type: ignore[union-attr]
+        before = [tuple(t.clone() for t in _moments(n)) for n in self._norms]
         moments = [(torch.zeros_like(mean), torch.zeros_like(var)) for mean, var in before]
         total = torch.zeros((), device=self.device)
         for number, batch in zip(self.numbers, ready, strict=True):
             torch.manual_seed(torch_seed(self.plan.seed, _DROPOUT, self.step, number))
             loss = self._loss(batch) / self.plan.count
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             for norm, (mean, var) in zip(self._norms, moments, strict=True):
-                mean += norm.running_mean / self.plan.count
-                var += norm.running_var / self.plan.count
+                for kept, moment in zip((mean, var), _moments(norm), strict=True):
+                    kept += moment / self.plan.count
         self._gather([total, *(t for pair in moments for t in pair)])
         loss_value = float(total)
-        if not math.isfinite(loss_value):
-            self.optimizer.zero_grad(set_to_none=True)
-            raise TrainingError(
-                f"the loss became {loss_value} at step {self.step + 1}. The last good checkpoint is kept. "
-                "Try a lower rate (--set train.lr=0.0005), and look at the intensities in `useg inspect`"
-            )
-        with torch.no_grad():
-            for norm, (mean0, var0), (mean, var) in zip(self._norms, before, moments, strict=True):
-                norm.running_mean.copy_(mean0.lerp(mean, _NORM_MOMENTUM))  # type: ignore[union-attr]
-                norm.running_var.copy_(var0.lerp(var, _NORM_MOMENTUM))  # type: ignore[union-attr]
+        self._check(loss_value, "loss", before)
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         self._gather(gradients)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip_norm)
+        norm_value = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip_norm))
+        self._check(norm_value, "gradient", before)
+        with torch.no_grad():
+            for norm, old, new in zip(self._norms, before, moments, strict=True):
+                for moment, start, end in zip(_moments(norm), old, new, strict=True):
+                    moment.copy_(start.lerp(end, _NORM_MOMENTUM))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._average_weights()
         return loss_value
+
+    def _check(self, value: float, what: str, before: list[tuple[Tensor, ...]]) -> None:
+        """Refuse a step that would spoil the weights; the network stays as it was before it."""
+        if math.isfinite(value):
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for norm, old in zip(self._norms, before, strict=True):
+                for moment, start in zip(_moments(norm), old, strict=True):
+                    moment.copy_(start)
+        raise TrainingError(
+            f"the {what} became {value} at step {self.step + 1}. The last good checkpoint is kept. "
+            "Try a lower rate (--set train.lr=0.0005), and look at the intensities in `useg inspect`"
+        )
 
     def _loss(self, batch: MicroBatch) -> Tensor:
         image = torch.from_numpy(batch.image).to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
@@ -209,11 +217,14 @@ class Trainer:
         self.step = state["step"]
 
 
+def _moments(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Running mean and variance of a BatchNorm."""
+    return norm.running_mean, norm.running_var  # type: ignore[return-value]
+
+
 def _optimizer(plan: Plan, network: nn.Module) -> torch.optim.Optimizer:
     if plan.optimizer == "sgd":
-        return torch.optim.SGD(
-            network.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
-        )
+        return torch.optim.SGD(network.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": plain, "weight_decay": 0.0}]

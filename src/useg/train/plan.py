@@ -155,17 +155,16 @@ def load_plan(path: Path) -> Plan:
 
 def plan_from(tree: dict[str, Any], where: str) -> Plan:
     """A plan from plain values; `where` names them in errors."""
-    if tree.get("format", FORMAT) > FORMAT:
-        raise ConfigError(
-            f"{where}: format {tree['format']} is newer than this useg knows ({FORMAT}); update useg"
-        )
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: not a plan")
+    number = tree.get("format", FORMAT)
+    if isinstance(number, int) and number > FORMAT:
+        raise ConfigError(f"{where}: format {number} is newer than this useg knows ({FORMAT}); update useg")
     try:
         return Plan.model_validate(tree)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(
-            "\n".join([f"{where}: not a usable plan", *(f"  - {line}" for line in lines)])
-        ) from None
+        raise ConfigError("\n".join([f"{where}: not a usable plan", *(f"  - {line}" for line in lines)])) from None
 
 
 def _without_none(value: Any) -> Any:

@@ -76,12 +76,10 @@ def make_plan(
     }
     if config.recipe == "paper" and dims == 3:
         raise ConfigError("the network of 2015 is 2D: set data.dims to 2, or use the modern recipe")
-    chosen = config.train.dtype
+    chosen: Any = config.train.dtype
     if chosen == "auto":
         small = {**arguments, "base": min(arguments.get("base") or 16, 16)}
-        chosen, reasons["dtype"] = (
-            ("float32", "as in 2015") if shape.get("valid") else dtype(small, patch, softmax)
-        )  # type: ignore[assignment]
+        chosen, reasons["dtype"] = ("float32", "as in 2015") if shape.get("valid") else dtype(small, patch, softmax)
     arguments, micro, seconds = _width_and_batch(
         arguments,
         patch,
@@ -100,9 +98,7 @@ def make_plan(
     per_epoch = patches(patch)
     steps = _steps(config, per_epoch, micro * count, seconds * count, seconds_left, reasons)
     optimizer = "sgd" if config.recipe == "paper" else config.train.optimizer
-    fields = {
-        key: value for key, value in arguments.items() if key not in ("dims", "channels", "outputs", "depth")
-    }
+    fields = {key: value for key, value in arguments.items() if key not in ("dims", "channels", "outputs", "depth")}
     return Plan(
         recipe=config.recipe,
         seed=config.seed,
@@ -199,9 +195,7 @@ def _channel_norm(
 def _instance_mode(config: Config, reasons: dict[str, str], *, has_objects: bool) -> Any:
     mode = config.instances.mode
     if mode == "auto":
-        reasons["instance_mode"] = (
-            "labels tell objects apart" if has_objects else "labels are classes, not objects"
-        )
+        reasons["instance_mode"] = "labels tell objects apart" if has_objects else "labels are classes, not objects"
         return "border" if has_objects else "none"
     if mode != "none" and not has_objects:
         raise ConfigError(f"instances.mode is {mode!r}, but the labels do not tell objects apart")
@@ -241,9 +235,7 @@ def _shape(fingerprint: Fingerprint, config: Config, dims: int, reasons: dict[st
     patch = tuple(math.ceil(n / factor) * factor for n, factor in zip(target, factors, strict=True))
     if wanted is not None and patch != tuple(wanted):
         raise ConfigError(f"network.patch {wanted} must be multiples of {factors}; {patch} would do")
-    reasons["patch"] = (
-        f"median image {' x '.join(map(str, space))}, at most {bound} px, multiples of {factors}"
-    )
+    reasons["patch"] = f"median image {' x '.join(map(str, space))}, at most {bound} px, multiples of {factors}"
     return {"patch": patch, "strides": strides, "depth": len(strides), "base": config.network.base}
 
 
@@ -326,9 +318,7 @@ def _loss(fingerprint: Fingerprint, config: Config, mode: str, reasons: dict[str
         # A rim of 1 to 2 px: about 1.5 times the circumference of a disc of the median size, for each object.
         size = objects.size_px.median if objects and objects.size_px else 100.0
         per_sample = objects.per_sample.median if objects and objects.per_sample else 1.0
-        rim = min(
-            0.5 * sum(counts[1:]), 1.5 * math.sqrt(4 * math.pi * size) * per_sample * fingerprint.labelled
-        )
+        rim = min(0.5 * sum(counts[1:]), 1.5 * math.sqrt(4 * math.pi * size) * per_sample * fingerprint.labelled)
         counts = [counts[0], *(c * (1 - rim / max(sum(counts[1:]), 1)) for c in counts[1:]), rim]
     weights = class_weights([round(c) for c in counts]) if config.loss.class_weight else [1.0] * len(counts)
     border = config.loss.border_weight
@@ -354,9 +344,7 @@ def _loss(fingerprint: Fingerprint, config: Config, mode: str, reasons: dict[str
 def _augmentation(config: Config, fingerprint: Fingerprint, dims: int) -> AugmentSettings:
     asked = config.augmentation
     off = 1.0 if asked.intensity else 0.0
-    anisotropy = (
-        fingerprint.spacing[0] / fingerprint.spacing[-1] if dims == 3 and fingerprint.spacing else 1.0
-    )
+    anisotropy = fingerprint.spacing[0] / fingerprint.spacing[-1] if dims == 3 and fingerprint.spacing else 1.0
     names = ("gamma", "contrast", "brightness", "tint", "noise", "blur")
     defaults = AugmentSettings()
     return AugmentSettings(
@@ -370,9 +358,7 @@ def _augmentation(config: Config, fingerprint: Fingerprint, dims: int) -> Augmen
     )
 
 
-def _validation_samples(
-    fingerprint: Fingerprint, dims: int, patch: tuple[int, ...], micro: int, steps: int
-) -> int:
+def _validation_samples(fingerprint: Fingerprint, dims: int, patch: tuple[int, ...], micro: int, steps: int) -> int:
     """So many samples that live scores take at most about a twentieth of the time."""
     per_check = 0.05 * steps / 20 * micro * math.prod(patch) * 3  # prediction is about 3 times as fast
     return max(1, min(32, int(per_check / math.prod(fingerprint.median_space[-dims:]))))

@@ -78,7 +78,7 @@ def step_seconds(
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
             logits = network(image)
         loss = supervise(logits, targets, weights, softmax_channels=softmax_channels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if device == "cuda":

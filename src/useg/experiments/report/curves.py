@@ -5,7 +5,7 @@ from typing import Any
 
 from useg.experiments.report.charts import Line, legend, line_chart, smoothed
 from useg.experiments.report.markup import Markup, tag
-from useg.experiments.report.tables import as_text, facts
+from useg.experiments.report.tables import as_name, as_text, facts
 
 __all__ = ["curves"]
 
@@ -67,13 +67,8 @@ def _score_lines(validations: Sequence[Mapping[str, Any]]) -> list[Line]:
 
 def _ratios(scores: Mapping[str, Any]) -> dict[str, float]:
     """The scores from 0 to 1, with the Dice of each class."""
-    found = {
-        key.replace("_", " "): float(value)
-        for key, value in scores.items()
-        if _is_number(value) and 0 <= value <= 1
-    }
-    for name, measured in (scores.get("classes") or {}).items():
-        value = measured.get("dice") if isinstance(measured, Mapping) else measured
+    found = {as_name(key): float(value) for key, value in scores.items() if _is_number(value) and 0 <= value <= 1}
+    for name, value in (scores.get("dice") or {}).items():
         if isinstance(value, int | float):
             found[f"Dice of {name}"] = float(value)
     return found

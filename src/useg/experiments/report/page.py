@@ -6,10 +6,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from useg.experiments.report.charts import Line, line_chart
 from useg.experiments.report.curves import curves
 from useg.experiments.report.markup import Markup, joined, tag
 from useg.experiments.report.pictures import Picture, sample_pictures
 from useg.experiments.report.tables import (
+    as_name,
     as_number,
     as_text,
     class_table,
@@ -141,7 +143,7 @@ def _warnings(warnings: Sequence[str]) -> Markup | None:
     if not warnings:
         return None
     items = tag("ul", *(tag("li", as_text(warning)) for warning in warnings))
-    return tag("section", tag("h3", "Before you trust the scores"), items, class_="warnings")
+    return tag("section", tag("h3", "Worth knowing"), items, class_="warnings")
 
 
 def _scores(scores: Mapping[str, Any]) -> list[Markup]:
@@ -149,21 +151,44 @@ def _scores(scores: Mapping[str, Any]) -> list[Markup]:
     cards = []
     if classes:
         cards.append(_card("Classes", class_table(classes)))
-    extra = []
+    extra: list[Markup] = []
     if scores.get("confusion"):
-        told = "Of the pixels of a class (row), the share that was predicted as each class (column)."
+        told = "Of the pixels of a class (row), per cent that were predicted as each class (column)."
         table = confusion_table(scores["confusion"], list(classes))
-        extra.append(_card("Confusion", table, tag("p", told, class_="quiet")))
+        # many classes need the whole width
+        place = extra if len(classes) <= _NARROW else cards
+        place.append(_card("Confusion", table, tag("p", told, class_="quiet")))
     titles = {"surface": "Boundaries", "instances": "Objects", "membranes": "Membranes"}
     for key in [*titles, *(other for other in scores if other not in _KNOWN_SCORES)]:
         if isinstance(scores.get(key), Mapping) and scores[key]:
-            extra.append(_card(titles.get(key, key), nested_table(scores[key])))
+            extra.append(_card(titles.get(key, as_name(key)), *_measured(scores[key])))
     if extra:
         cards.append(tag("div", *extra, class_="grid"))
     return _section("Scores", *cards)
 
 
 _KNOWN_SCORES = frozenset({"part", "classes", "confusion", "samples", "surface", "instances", "membranes"})
+
+
+def _measured(scores: Mapping[str, Any]) -> list[Markup]:
+    """Show one kind of scores; the precision of objects by threshold becomes a curve."""
+    if isinstance(scores.get("classes"), Mapping):
+        rest = {key: value for key, value in scores.items() if key != "classes"}
+        return [nested_table(scores["classes"], corner="class"), facts(rest)]
+    curve = scores.get("ap")
+    if not isinstance(curve, Mapping):
+        return [nested_table(scores)]
+    rest = {key: value for key, value in scores.items() if key != "ap"}
+    known = [(float(threshold), value) for threshold, value in curve.items() if value is not None]
+    if not known:
+        return [nested_table(rest)]
+    at, precision = zip(*sorted(known), strict=True)
+    chart = line_chart([Line("", at, precision)], title="AP by threshold", x_label="IoU", y_range=(0, 1))
+    return [tag("p", "AP by the IoU that counts as found", class_="quiet"), chart, nested_table(rest)]
+
+
+_NARROW = 5
+"""A confusion table of so many classes fits into half the width."""
 
 
 def _pictures(pictures: Sequence[Picture], legend: Mapping[str, Sequence[int]]) -> list[Markup]:

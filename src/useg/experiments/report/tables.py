@@ -7,6 +7,7 @@ from typing import Any
 from useg.experiments.report.markup import Markup, tag
 
 __all__ = [
+    "as_name",
     "as_number",
     "as_text",
     "class_table",
@@ -28,10 +29,27 @@ _CLASS_COLUMNS = {
     "precision": "precision",
     "recall": "recall",
     "dice_mean": "Dice, mean of images",
+    "cldice": "clDice",
     "images_with_class": "images with it",
     "images_missed": "missed in",
     "images_false": "invented in",
 }
+
+
+_SPELLED = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "ap": "AP",
+    "ap50": "AP50",
+    "cldice": "clDice",
+    "hd95": "HD95",
+    "assd": "ASSD",
+} | {short: short.upper() for short in ("nsd", "pq", "sq", "rq", "seg")}
+
+
+def as_name(key: object) -> str:
+    """Write a key in words: `mean_iou` as "mean IoU"."""
+    return " ".join(_SPELLED.get(word, word) for word in str(key).split("_"))
 
 
 def as_number(value: object) -> str:
@@ -47,16 +65,24 @@ def as_number(value: object) -> str:
 
 def as_text(value: object) -> str:
     """Write any value in words."""
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:,.5g}"
     if value is None or isinstance(value, bool | int | float):
         return as_number(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {as_text(item)}" for key, item in value.items()) or "–"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        words = [as_text(item) for item in value]
+        words = [_within(item) for item in value]
         if len(words) > LONG_LIST:
             return f"{len(words):,}: {', '.join(words[:3])} … {words[-1]}"
         return ", ".join(words) or "–"
     return str(value)
+
+
+def _within(value: object) -> str:
+    """Write a value that stands in a list."""
+    nested = isinstance(value, Mapping | Sequence) and not isinstance(value, str)
+    return f"({as_text(value)})" if nested else as_text(value)
 
 
 def class_table(classes: Mapping[str, Mapping[str, Any]]) -> Markup:
@@ -64,9 +90,7 @@ def class_table(classes: Mapping[str, Mapping[str, Any]]) -> Markup:
     return nested_table(classes, columns=_CLASS_COLUMNS, corner="class")
 
 
-def nested_table(
-    content: Mapping[str, Any], *, columns: Mapping[str, str] | None = None, corner: str = ""
-) -> Markup:
+def nested_table(content: Mapping[str, Any], *, columns: Mapping[str, str] | None = None, corner: str = "") -> Markup:
     """Write a table of tables as rows and columns, or a flat one as names and values.
 
     Args:
@@ -79,7 +103,7 @@ def nested_table(
     if not rows:
         return facts(flat)
     there = list(dict.fromkeys(key for row in rows.values() for key in row))
-    titles = columns or {key: key.replace("_", " ") for key in there}
+    titles = columns or {key: as_name(key) for key in there}
     chosen = [key for key in titles if key in there]
     head = tag("tr", tag("th", corner), *(tag("th", titles[key], class_=_kind(rows, key)) for key in chosen))
     body = [
@@ -102,7 +126,7 @@ def _kind(rows: Mapping[str, Mapping[str, Any]], column: str) -> str:
 def _cell(value: object, kind: str) -> Markup:
     if kind == "score" and isinstance(value, float) and math.isfinite(value):
         return tag("td", as_number(value), tag("i", style=f"--share:{value:.3f}"), class_=kind)
-    return tag("td", as_text(value), class_=kind)
+    return tag("td", as_number(value) if kind == "number" else as_text(value), class_=kind)
 
 
 def _table(head: Markup, body: Sequence[Markup], *, class_: str | None = None, tall: bool = False) -> Markup:
@@ -119,9 +143,7 @@ def confusion_table(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Ma
     """
     known = [*names[: len(counts)], *(f"class {index}" for index in range(len(names), len(counts)))]
     columns = [*known, "none"] if counts and len(counts[0]) > len(counts) else known
-    shown = [
-        column for column in range(len(columns)) if column < len(known) or any(row[column] for row in counts)
-    ]
+    shown = [column for column in range(len(columns)) if column < len(known) or any(row[column] for row in counts)]
     head = tag("tr", tag("th"), *(tag("th", columns[column], scope="col") for column in shown))
     body = []
     for name, row in zip(known, counts, strict=True):
@@ -132,10 +154,10 @@ def confusion_table(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Ma
             cells.append(
                 tag(
                     "td",
-                    f"{100 * share:.1f} %" if whole else "–",
+                    f"{100 * share:.1f}" if whole else "–",
                     title=f"{row[column]:,} of {whole:,} pixels of {name} taken for {columns[column]}",
                     style=f"--share:{share:.3f}",
-                    class_="strong" if share > 0.55 else None,
+                    class_="strong" if share > 0.7 else None,
                 )
             )
         body.append(tag("tr", tag("th", name, scope="row"), *cells))
@@ -170,17 +192,13 @@ def _goodness(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[bool, flo
 
 
 def _flat(scores: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """The scores of a sample as name and value, the Dice for a class that has more."""
+    """The scores of a sample as name and value, single ones first."""
     for key, value in scores.items():
-        name = f"{before}{key}".replace("_", " ")
-        if key == "classes" and isinstance(value, Mapping):
-            for label, measured in value.items():
-                dice = measured.get("dice") if isinstance(measured, Mapping) else measured
-                yield f"Dice of {label}", dice
-        elif isinstance(value, Mapping):
-            yield from _flat(value, f"{name} ")
-        elif not isinstance(value, list | tuple):
-            yield name, value
+        if not isinstance(value, Mapping | list | tuple):
+            yield f"{before}{as_name(key)}", value
+    for key, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{as_name(key)} ")
 
 
 def facts(content: Mapping[str, Any], before: str = "") -> Markup:
@@ -190,7 +208,7 @@ def facts(content: Mapping[str, Any], before: str = "") -> Markup:
 
 def _facts(content: Mapping[str, Any], before: str) -> Iterator[Markup]:
     for key, value in content.items():
-        name = f"{before}{key}".replace("_", " ")
+        name = f"{before}{as_name(key)}"
         if isinstance(value, Mapping) and value:
             yield from _facts(value, f"{name} · ")
         else:
