@@ -52,9 +52,7 @@ def main() -> None:
     images = sample_images()
     pairs = write_pairs(OUT, images)
     run = useg("train", pairs, "--minutes", MINUTES, "--home", OUT / "home", "--name", "demo")
-    useg(
-        "predict", run["bundle"], images / "nuclei.tif", "--out", OUT / "pictures", "--instances", "--overlay"
-    )
+    useg("predict", run["bundle"], images / "nuclei.tif", "--out", OUT / "pictures", "--instances", "--overlay")
     print("\nLook at")
     for picture in [Path(run["folder"]) / "report.html", *sorted((OUT / "pictures").iterdir())]:
         print(f"  {picture}")

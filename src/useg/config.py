@@ -7,9 +7,9 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from useg.errors import ConfigError
 
@@ -23,7 +23,9 @@ class _Settings(BaseModel):
 class DataSettings(_Settings):
     """How samples are read and split."""
 
-    dims: Literal["auto", "2", "3"] = "auto"
+    dims: Annotated[
+        Literal["auto", "2", "3"], BeforeValidator(lambda given: str(given) if isinstance(given, int) else given)
+    ] = "auto"
     """Train on planes (2) or volumes (3)."""
     validation: float = Field(default=0.2, gt=0, lt=0.9)
     """Share of the samples that is kept for tuning and live scores, where no split is given."""

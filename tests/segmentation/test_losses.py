@@ -17,6 +17,10 @@ from useg.segmentation.losses import (
 )
 
 
+def value(scalar: torch.Tensor) -> float:
+    return scalar.detach().item()
+
+
 def problem(seed: int = 0, classes: int = 3, space: tuple[int, ...] = (5, 6)):
     """Random logits, targets (some ignored) and weights."""
     random = torch.Generator().manual_seed(seed)
@@ -55,13 +59,13 @@ def test_against_twins(space: tuple[int, ...]) -> None:
     for seed in range(3):
         logits, targets, weights = problem(seed, space=space)
         arrays = logits.detach().numpy(), targets.numpy(), weights.numpy()
-        entropy = float(weighted_cross_entropy(logits, targets, weights))
+        entropy = value(weighted_cross_entropy(logits, targets, weights))
         assert entropy == pytest.approx(cross_entropy_twin(*arrays), rel=1e-5)
         probabilities = torch.softmax(logits, 1)
-        dice = float(soft_dice_loss(probabilities, targets))
+        dice = value(soft_dice_loss(probabilities, targets))
         assert dice == pytest.approx(dice_twin(probabilities.detach().numpy(), arrays[1]), rel=1e-5)
         both = segmentation_loss(logits, targets, weights, softmax_channels=3, dice_share=0.5)
-        assert float(both) == pytest.approx(entropy + 0.5 * dice, rel=1e-6)
+        assert value(both) == pytest.approx(entropy + 0.5 * dice, rel=1e-6)
 
 
 def test_with_weights_of_one_it_is_the_cross_entropy_of_torch() -> None:
@@ -87,11 +91,11 @@ def test_an_absent_class_has_no_dice() -> None:
     logits, targets, _ = problem(2)
     targets[targets == 2] = 1
     probabilities = torch.softmax(logits, 1)
-    loss = float(soft_dice_loss(probabilities, targets))
+    loss = value(soft_dice_loss(probabilities, targets))
     assert loss == pytest.approx(dice_twin(probabilities.detach().numpy(), targets.numpy()), rel=1e-5)
     # of the classes that are there, only two count
     one_hot = F.one_hot(targets.long().clamp(max=2), 3).movedim(-1, 1).float()
-    assert float(soft_dice_loss(one_hot, targets)) == pytest.approx(0, abs=1e-6)
+    assert value(soft_dice_loss(one_hot, targets)) == pytest.approx(0, abs=1e-6)
 
 
 def test_nothing_annotated_costs_nothing_and_has_gradients() -> None:
@@ -99,7 +103,7 @@ def test_nothing_annotated_costs_nothing_and_has_gradients() -> None:
     nothing = torch.full_like(targets, IGNORE)
     loss = segmentation_loss(logits, nothing, weights, softmax_channels=3)
     loss.backward()
-    assert float(loss) == 0
+    assert value(loss) == 0
     assert torch.isfinite(logits.grad).all()
     assert not logits.grad.any()
 
@@ -109,7 +113,7 @@ def test_extreme_logits_stay_finite() -> None:
     large = (logits.detach() * 1e4).requires_grad_()
     loss = segmentation_loss(large, targets, weights, softmax_channels=3)
     loss.backward()
-    assert math.isfinite(float(loss))
+    assert math.isfinite(value(loss))
     assert torch.isfinite(large.grad).all()
 
 
@@ -117,7 +121,7 @@ def test_bfloat16_logits_are_summed_in_float32() -> None:
     logits, targets, weights = problem(6)
     loss = segmentation_loss(logits.bfloat16(), targets, weights, softmax_channels=3)
     assert loss.dtype == torch.float32
-    assert float(loss) == pytest.approx(float(segmentation_loss(logits, targets, weights, softmax_channels=3)), rel=0.02)
+    assert value(loss) == pytest.approx(value(segmentation_loss(logits, targets, weights, softmax_channels=3)), rel=0.02)
 
 
 def test_the_distance_cue_is_the_channel_after_the_classes() -> None:
@@ -128,12 +132,12 @@ def test_the_distance_cue_is_the_channel_after_the_classes() -> None:
     perfect = logits.detach().clone()
     perfect[:, 2] = torch.logit(wanted, eps=1e-6)
     with_cue = segmentation_loss(perfect, targets, weights, softmax_channels=2, distance=wanted)
-    assert float(with_cue) == pytest.approx(float(plain), abs=1e-4)
+    assert value(with_cue) == pytest.approx(value(plain), abs=1e-4)
     worse = segmentation_loss(logits, targets, weights, softmax_channels=2, distance=wanted)
     annotated = targets != IGNORE
     error = (torch.sigmoid(logits[:, 2]) - wanted)[annotated].abs()
     naive = torch.where(error < 0.1, error**2 / 0.2, error - 0.05).mean()
-    assert float(worse - plain) == pytest.approx(2 * float(naive), rel=1e-4)
+    assert value(worse - plain) == pytest.approx(2 * value(naive), rel=1e-4)
 
 
 def test_activation() -> None:
@@ -149,9 +153,9 @@ def test_levels_of_deep_supervision_count_half_as_much_each() -> None:
     _, targets, weights = problem(8, space=(8, 12))
     levels = [torch.randn(2, 3, 8 // n, 12 // n) for n in (1, 2, 4)]
     each = [
-        float(segmentation_loss(l, targets[:, ::n, ::n], weights[:, ::n, ::n], softmax_channels=3))
+        value(segmentation_loss(l, targets[:, ::n, ::n], weights[:, ::n, ::n], softmax_channels=3))
         for l, n in zip(levels, (1, 2, 4), strict=True)  # noqa: E741
     ]
     wanted = (each[0] + each[1] / 2 + each[2] / 4) / 1.75
-    assert float(supervise(levels, targets, weights, softmax_channels=3)) == pytest.approx(wanted, rel=1e-5)
-    assert float(supervise(levels[0], targets, weights, softmax_channels=3)) == pytest.approx(each[0], rel=1e-6)
+    assert value(supervise(levels, targets, weights, softmax_channels=3)) == pytest.approx(wanted, rel=1e-5)
+    assert value(supervise(levels[0], targets, weights, softmax_channels=3)) == pytest.approx(each[0], rel=1e-6)

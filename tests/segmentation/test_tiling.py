@@ -273,6 +273,10 @@ def test_small_images_get_one_small_tile():
     plan = plan_tiles((100, 40), 1, 2, AMPLE, patch=(256, 256), geometry=Geometry.halving(4, valid=False))
     assert plan.tile == (112, 48)
     assert plan.count == 1
+    wide = plan_tiles((4000, 96), 1, 2, AMPLE, patch=(256, 256), geometry=Geometry.halving(4, valid=False))
+    steps = np.diff(wide.axes[0].starts)
+    assert wide.tile == (512, 96)
+    assert steps.max() == 448
     exact = plan_tiles((100, 4), 1, 2, AMPLE, patch=(572, 572), geometry=Geometry.halving(4, valid=True))
     assert exact.tile == (284, 188)
 

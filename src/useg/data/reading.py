@@ -1,7 +1,8 @@
 """What a data folder was read as: samples, and the words about how they were found."""
 
+import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from useg.errors import Problem
 
@@ -53,6 +54,16 @@ class Reading:
     leftovers: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     hints: dict[str, object] = field(default_factory=dict)
+
+
+def absolute(sample: Sample) -> Sample:
+    """The sample with refs that do not depend on the working directory."""
+    return replace(
+        sample,
+        images=tuple(map(os.path.abspath, sample.images)),
+        labels=tuple(map(os.path.abspath, sample.labels)),
+        region=None if sample.region is None else os.path.abspath(sample.region),
+    )
 
 
 _NUMBER = re.compile(r"(\d+)")

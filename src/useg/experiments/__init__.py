@@ -1,1 +1,1 @@
-
+"""Where data, network and runs meet: train, predict, evaluate, report."""

@@ -50,6 +50,7 @@ def evaluate_model(
         raise DataError(f"{classes}: {mapping.num_classes} classes, the model has {member.plan.num_classes}")
     reading = read_layout(data, labels_needed=True)
     labelled = [sample for sample in reading.samples if sample.labels and split in (None, sample.split)]
+    labelled = [sample for sample in labelled if read_header(sample.images[0]).ndim >= member.plan.dims]
     if not labelled:
         raise InputError(f"{data}: no labelled sample" + (f" of split {split!r}" if split else ""))
     samples = Samples(labelled, mapping, member.plan.stored_channels, planes=member.plan.planes)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ import orjson
 
 from useg.config import Config
 from useg.data.fingerprint import Fingerprint
+from useg.data.headers import split_ref
 from useg.data.inspect import inspect
 from useg.data.labels import LabelMapping
-from useg.data.layouts import read_layout
-from useg.data.reading import Reading
+from useg.data.reading import Reading, Sample
 from useg.data.samples import Samples
 from useg.data.splits import assign_splits, blocks, fold_splits, folds
-from useg.errors import ConfigError, DataError
+from useg.errors import ConfigError, DataError, Problem
 from useg.home.folder import write_atomically
 from useg.train import probe
 from useg.train.batches import epoch_entries
@@ -100,17 +100,26 @@ def prepare(
     return Prepared(found.reading, found.mapping, found.fingerprint, samples, splits, plan, tuple(notes))
 
 
-def recall(data: Path, config: Config, plan: Plan, mapping: LabelMapping, fingerprint: Fingerprint) -> Prepared:
-    """What an earlier run was begun with, without measuring anything again."""
-    reading = read_layout(data, labels_needed=True)
-    labelled = [sample for sample in reading.samples if sample.labels]
-    samples = Samples(labelled, mapping, plan.stored_channels, planes=plan.planes)
-    splits = _split(samples, config, fingerprint, [])
-    return Prepared(reading, mapping, fingerprint, samples, splits, plan, ())
+def recall(
+    samples: Sequence[Sample], config: Config, plan: Plan, mapping: LabelMapping, fingerprint: Fingerprint
+) -> Prepared:
+    """What an earlier run was begun with, without reading or measuring the folder again.
+
+    Raises:
+        DataError: files of the samples are gone; all of them are named.
+    """
+    refs = [ref for sample in samples for ref in (*sample.images, *sample.labels)]
+    gone = [Problem(ref, "was part of this run and is gone") for ref in refs if not split_ref(ref)[0].exists()]
+    if gone:
+        raise DataError("the data of this run has changed; bring the files back, or name where they are now", gone)
+    items = Samples(samples, mapping, plan.stored_channels, planes=plan.planes)
+    splits = _split(items, config, fingerprint, [])
+    return Prepared(Reading("", tuple(samples), ""), mapping, fingerprint, items, splits, plan, ())
 
 
 def _split(samples: Samples, config: Config, fingerprint: Fingerprint, notes: list[str]) -> tuple[tuple[str, ...], ...]:
-    keys, groups, given = samples.keys, samples.groups, samples.splits
+    keys, given = samples.keys, samples.splits
+    groups = _with_duplicates(keys, samples.groups, fingerprint)
     if len(samples) == 0:
         raise DataError("no sample has labels, so there is nothing to train on")
     if len(samples) == 1 and config.folds <= 1:
@@ -156,6 +165,21 @@ def _split(samples: Samples, config: Config, fingerprint: Fingerprint, notes: li
     return (tuple(splits),)
 
 
+def _with_duplicates(keys: list[str], groups: list[str | None], fingerprint: Fingerprint) -> list[str | None]:
+    """Groups, joined where samples of two of them show the same picture."""
+    names = [key if group is None else group for key, group in zip(keys, groups, strict=True)]
+    joined = dict(zip(keys, names, strict=True))
+    for pair in fingerprint.duplicates:
+        old, new = joined.get(pair.second), joined.get(pair.first)
+        if old is not None and new is not None and not pair.across_splits:
+            joined = {key: new if name == old else name for key, name in joined.items()}
+    counts = Counter(joined.values())
+    return [
+        joined[key] if group is not None or counts[joined[key]] > 1 else None
+        for key, group in zip(keys, groups, strict=True)
+    ]
+
+
 def _split_one(samples: Samples, config: Config, notes: list[str]) -> tuple[str, ...]:
     """A single image is cut into a part to learn from and a part held out, with a gap between them."""
     space = samples.space(0)
@@ -194,9 +218,9 @@ def _plan(
     training = [i for i, split in enumerate(splits) if "train" in split]
     spaces = [samples.space(i) for i in training]
 
-    def clock(arguments: dict[str, Any], patch: tuple[int, ...], micro: int, softmax: int, dtype: str) -> float:
+    def clock(arguments: dict[str, Any], patch: tuple[int, ...], micro: int, softmax: int, dtype: Any) -> float:
         key = [arguments, patch, micro, softmax, dtype, threads, device]
-        return memory.recall(
+        seconds: float = memory.recall(
             key,
             lambda: probe.step_seconds(
                 arguments,
@@ -205,15 +229,17 @@ def _plan(
                 softmax_channels=softmax,
                 dtype=dtype,
                 threads=threads,
-                device=device,  # type: ignore[arg-type]
+                device=device,
             ),
         )
+        return seconds
 
     def dtype(arguments: dict[str, Any], patch: tuple[int, ...], softmax: int) -> tuple[str, str]:
-        return memory.recall(
+        better: tuple[str, str] = memory.recall(
             ["dtype", arguments, patch, softmax, threads, device],
             lambda: probe.better_dtype(arguments, patch, softmax_channels=softmax, threads=threads, device=device),
         )
+        return better
 
     left = None
     if config.steps is None and config.epochs is None:

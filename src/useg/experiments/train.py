@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +14,7 @@ from useg import __version__
 from useg.config import Config, load_config
 from useg.data.fingerprint import Fingerprint
 from useg.data.labels import LabelMapping
+from useg.data.reading import Sample, absolute
 from useg.errors import InputError, TrainingError, UsegError
 from useg.experiments.attempt import Attempt, Budget
 from useg.experiments.finish import finish
@@ -56,7 +57,9 @@ class Listener:
     """Where words and progress go; silent by default.
 
     Attributes:
-        note: one line the user should know. progress: a bar: `with progress("reading") as advance: advance(done, total=n)`.
+        note: one line the user should know.
+        progress: a bar: `with progress("reading") as advance: advance(done, total=n)`.
+        stop: whether someone asked to stop.
     """
 
     note: Note = lambda text: None
@@ -211,6 +214,8 @@ def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepa
     folder.write_json("fingerprint.json", prepared.fingerprint.model_dump(mode="json"))
     folder.write_text("classes.toml", prepared.mapping.to_toml())
     folder.write_json("mapping.json", prepared.mapping.model_dump(mode="json"))
+    labelled = [sample for sample in prepared.reading.samples if sample.labels]
+    folder.write_json("samples.json", [asdict(absolute(sample)) for sample in labelled])
     folder.write_json(
         "splits.json",
         [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits],
@@ -227,29 +232,40 @@ def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
     import orjson
 
     record = folder.record()
-    config = load_config(None, **orjson.loads((folder.path / "config.json").read_bytes()))
-    source = data or Path(record["data"])
 
     def stored(name: str) -> Any:
         return orjson.loads((folder.path / name).read_bytes())
 
+    config = load_config(None, **stored("config.json"))
+    rows = [row | {"images": tuple(row["images"]), "labels": tuple(row["labels"])} for row in stored("samples.json")]
+    samples = [Sample(**row) for row in rows]
+    if data is not None:
+        samples = [moved(sample, record["data"], str(data.absolute())) for sample in samples]
     prepared = recall(
-        source,
+        samples,
         config,
         load_plan(folder.plan),
         LabelMapping.model_validate(stored("mapping.json")),
         Fingerprint.model_validate(stored("fingerprint.json")),
     )
-    wanted = orjson.loads((folder.path / "splits.json").read_bytes())
     mine = [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits]
-    if wanted != mine:
-        before, after = set(wanted[0]), set(mine[0])
-        lines = [f"{key} is missing" for key in sorted(before - after)[:10]]
-        lines += [f"{key} is new" for key in sorted(after - before)[:10]]
-        raise InputError(
-            "\n  ".join([f"{source} is not the data that {folder.id} was trained on:", *(lines or ["splits differ"])])
-        )
+    if stored("splits.json") != mine:
+        raise InputError(f"{folder.id}: its splits cannot be had again; the sizes of its images have changed")
     return prepared, config
+
+
+def moved(sample: Sample, before: str, after: str) -> Sample:
+    """The sample with its files below another folder."""
+
+    def there(ref: str) -> str:
+        return after + ref.removeprefix(before) if ref.startswith(before) else ref
+
+    return replace(
+        sample,
+        images=tuple(map(there, sample.images)),
+        labels=tuple(map(there, sample.labels)),
+        region=None if sample.region is None else there(sample.region),
+    )
 
 
 def _best_effort(folder: RunFolder, **changes: Any) -> None:

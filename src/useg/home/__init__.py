@@ -1,1 +1,1 @@
-
+"""What lasts, whatever it means."""

@@ -1,1 +1,1 @@
-
+"""What happened: journals and records."""

@@ -187,7 +187,7 @@ def axis_tiles(
     factor = geometry.factor
     extent = -(-(size + 2 * edge_px) // factor) * factor
     tile = min(tile, extent)
-    step = max(int(tile * (1 - overlap)) // factor * factor, factor)
+    step = max(int(tile * (1 - overlap) + 1e-6) // factor * factor, factor)
     count = -(-(extent - tile) // step) + 1
     cells = (extent - tile) // factor
     before = (extent - size) // 2

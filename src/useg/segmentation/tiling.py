@@ -97,7 +97,8 @@ def plan_tiles(
         limit_bytes: for all arrays together, on top of what the process holds before.
         patch: tile the network was trained on; lengths it does not accept are raised to the next accepted.
         geometry: of the network, one for all axes or one each.
-        overlap: share of a tile that blended neighbours have in common at least.
+        overlap: what blended neighbours have in common at least, as a share of the patch: how far padding is
+            felt has nothing to do with the size of a tile.
         edge_px: mirrored pixels beyond each end, at least, for blended tiles.
         item_bytes: bytes of one channel of one pixel as read.
         network_bytes_per_pixel: peak memory of the network per pixel of its input.
@@ -113,8 +114,8 @@ def plan_tiles(
     sizes = _tile_sizes(tuple(patch), geometries)
     for tile in sizes:
         axes = tuple(
-            axis_tiles(size, length, one, overlap=overlap, edge_px=edge_px)
-            for size, length, one in zip(space, tile, geometries, strict=True)
+            axis_tiles(size, length, one, overlap=min(overlap * trained / length, overlap), edge_px=edge_px)
+            for size, length, trained, one in zip(space, tile, patch, geometries, strict=True)
         )
         pixels = prod(axis.input_px for axis in axes)
         tiles_in_band = prod(len(axis.starts) for axis in axes[1:])

@@ -1,1 +1,1 @@
-
+"""One process of training, from plan to bundle."""

@@ -1,0 +1,111 @@
+"""Where a home is found, runs by name, and files that are there whole or not at all."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from useg.errors import InputError, ResourceError
+from useg.home.folder import find_home, find_run, new_run, write_atomically, writing
+
+
+def test_the_home_as_given_then_from_the_environment_then_upward(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("USEG_HOME", raising=False)
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    assert find_home(start=deep) == deep / "useg-home"
+    assert not (deep / "useg-home").exists()
+    (tmp_path / "useg-home").mkdir()
+    assert find_home(start=deep) == tmp_path / "useg-home"
+    monkeypatch.setenv("USEG_HOME", str(tmp_path / "other"))
+    assert find_home(start=deep) == tmp_path / "other"
+    assert find_home(tmp_path / "given", deep) == tmp_path / "given"
+    monkeypatch.chdir(tmp_path)
+    assert find_home(Path("near")) == tmp_path / "near"
+
+
+def test_runs_of_one_second_are_different(tmp_path: Path) -> None:
+    made = [new_run(tmp_path, "my run") for _ in range(20)]
+    assert len(set(made)) == 20
+    assert all(run.is_dir() and "-my-run-" in run.name for run in made)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "../x", ".hidden", "x" * 200, "a\nb"])
+def test_names_that_would_leave_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="--name"):
+        new_run(tmp_path, name)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_found_by_any_part_of_its_id(tmp_path: Path) -> None:
+    for name in ("20260101-000000-one-ab12", "20260102-000000-two-cd34"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    one = tmp_path / "runs" / "20260101-000000-one-ab12"
+    for word in (one.name, "20260101", "one", "ab12"):
+        assert find_run(tmp_path, word) == one
+    with pytest.raises(InputError, match=r"'0000' fits 2 runs: .*one.*two.*; give more of the id"):
+        find_run(tmp_path, "0000")
+    with pytest.raises(InputError, match="no run 'three' in .*the latest there: .*one"):
+        find_run(tmp_path, "three")
+    with pytest.raises(InputError, match="the latest there: none"):
+        find_run(tmp_path / "empty", "x")
+    (one / "record.json").write_text("{}")
+    assert find_run(tmp_path / "elsewhere", str(one)) == one
+
+
+def test_the_whole_id_wins_over_a_part(tmp_path: Path) -> None:
+    for name in ("run", "run-2"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert find_run(tmp_path, "run").name == "run"
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"one")
+    write_atomically(path, memoryview(b"two"))
+    assert path.read_bytes() == b"two"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_content(tmp_path: Path, monkeypatch, failing: str) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"one")
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, failing, full)
+    with pytest.raises(ResourceError, match=r"a\.json: cannot write: No space left on device\. Free space"):
+        write_atomically(path, b"two")
+    assert path.read_bytes() == b"one"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="No such file or directory"):
+        write_atomically(tmp_path / "gone" / "a", b"")
+    with pytest.raises(ResourceError, match="cannot write"), writing(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
+    path, stop = tmp_path / "a", threading.Event()
+    contents = {bytes([letter]) * 100_000 for letter in b"ab"}
+    write_atomically(path, b"a" * 100_000)
+    seen: set[bytes] = set()
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.add(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(20):
+        for content in sorted(contents):
+            write_atomically(path, content)
+    stop.set()
+    reader.join()
+    assert seen <= contents
