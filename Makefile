@@ -25,7 +25,7 @@ setup:
 	@if ! [[ "$(VENV)/.useg-ready" -nt pyproject.toml && "$(VENV)/.useg-ready" -nt constraints.txt ]] \
 	    || [[ "$$(cat "$(VENV)/.useg-ready")" != "$$PWD" ]]; then \
 	  "$(PYTHON)" -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "useg needs Python 3.11 or newer: make PYTHON=python3.12 ...")'; \
-	  echo "Making the environment in $(VENV) (some minutes, about 1 GB) ..."; \
+	  echo "Making the environment in $(VENV) (some minutes, about 2 GB) ..."; \
 	  "$(PYTHON)" -m venv "$(VENV)"; \
 	  $(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"; \
 	  echo "$$PWD" > "$(VENV)/.useg-ready"; \

@@ -18,10 +18,10 @@ def purpose(path: Path) -> str:
 def tree(folder: Path = SOURCE, depth: int = 0) -> list[str]:
     """A line for each module with its purpose, packages after the modules beside them."""
     indent = "  " * depth
-    lines = [f"{indent}{folder.name + '/':<{28 - 2 * depth}}{purpose(folder / '__init__.py')}".rstrip()]
+    lines = [f"{indent}{folder.name + '/':<{27 - 2 * depth}} {purpose(folder / '__init__.py')}".rstrip()]
     for path in sorted(folder.glob("*.py")):
         if path.name != "__init__.py":
-            lines.append(f"{indent}  {path.name:<{26 - 2 * depth}}{purpose(path)}".rstrip())
+            lines.append(f"{indent}  {path.name:<{25 - 2 * depth}} {purpose(path)}".rstrip())
     for package in sorted(path.parent for path in folder.glob("*/__init__.py")):
         lines += tree(package, depth + 1)
     return lines

@@ -21,6 +21,9 @@ def inspect(
         typer.Option(help="Label mapping (TOML), complete or only some keys; default: DATA/classes.toml if there."),
     ] = None,
     write: Annotated[Path | None, typer.Option(help="Write the label mapping to this file, to be edited.")] = None,
+    augment: Annotated[
+        Path | None, typer.Option(help="Write a picture of augmented samples with their weight maps.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what is in DATA, what is wrong with it, and how its labels are understood."""
@@ -42,6 +45,11 @@ def inspect(
         raise
     if write is not None and found.mapping is not None:
         _write(write, found.mapping.to_toml())
+    if augment is not None and not found.problems:
+        from useg.experiments.augmentation_sheet import write_augmentation_sheet
+
+        write_augmentation_sheet(found, augment)
+        note(f"augmented samples drawn in {augment}")
     emit(as_json(found), json=json, text=lambda: _text(found, str(data)))
     if found.problems:
         number = len(found.problems)

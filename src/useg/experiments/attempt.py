@@ -71,6 +71,8 @@ class Attempt:
         self.history: list[Event] = folder.journal()
         self.trainer = Trainer(plan, world=world)
         self.constant: str | None = None
+        self._pending: list[Event] = []
+        self._known = 0
 
     @property
     def has_history(self) -> bool:
@@ -92,10 +94,17 @@ class Attempt:
 
     def run(self, listener: "Listener", *, label: str, more_steps: int | None = None) -> None:
         """Train to the end, or until a stop is asked for."""
-        trainer, decisions = self.trainer, [e for e in self.history if e["event"] == "decision"]
+        trainer, decisions = self.trainer, _standing(self.history)
+        resuming = self.has_history
+        if more_steps is None:
+            checked = (e["step"] for e in self.history if e["event"] == "validation")
+            self._known = max(checked, default=0)
+        self._restore(more_steps)
         for decision in decisions:
-            self._apply(decision)
-        restored = self._restore(more_steps)
+            if decision["step"] > trainer.step and decision["stop"] < trainer.stop:
+                self._pending.append(decision)
+            else:
+                self._apply(decision)
         if trainer.step >= trainer.stop and more_steps is None:
             return
         place = claim_attempt(self.folder.path)
@@ -103,7 +112,7 @@ class Attempt:
         checkpoints = Checkpoints(place / "checkpoints")
         trainer.share_state()
         try:
-            if restored:
+            if resuming:
                 journal.write({"event": "resumed", "step": trainer.step}, sync=True)
             else:
                 journal.write({"event": "started", "step": 0, "plan": self.plan.steps}, sync=True)
@@ -122,6 +131,8 @@ class Attempt:
         with closing(trainer.steps(self.batches)) as events:
             for event in events:
                 journal.write(event)
+                while self._pending and self._pending[0]["step"] <= trainer.step:
+                    self._apply(self._pending.pop(0))
                 took = time.monotonic() - clock
                 recent = took if recent is None else 0.95 * recent + 0.05 * took
                 advance(trainer.step, total=trainer.stop, status=f"loss {event['loss']:.3f}" + self._shown())
@@ -176,6 +187,8 @@ class Attempt:
     def _look_at_clock(self, journal: Journal, spent: float, step_s: float | None) -> None:
         trainer = self.trainer
         left = trainer.stop - trainer.step
+        if trainer.step <= self._known:
+            return  # an earlier attempt looked at the clock here: its decisions are replayed
         if left <= 0 or step_s is None or not self.budget.late(spent, left, step_s):
             return
         stop = trainer.step + max(1, self.budget.steps_that_fit(spent, step_s))
@@ -215,7 +228,7 @@ class Attempt:
         except ResourceError as error:
             raise ResourceError(f"{error}. Go on with: useg train --resume {self.folder.id}") from error
 
-    def _restore(self, more_steps: int | None) -> bool:
+    def _restore(self, more_steps: int | None) -> None:
         """Load the newest readable checkpoint; to extend a run, the one before its rate began to fall."""
         attempts = sorted(
             (p for p in (self.folder.path / "attempts").glob("*") if p.name.isdigit()),
@@ -231,9 +244,17 @@ class Attempt:
             begun = next((e["step"] for e in read_attempt(place / "journal.jsonl")), 0)
             limit = begun if limit is None else min(limit, begun)
         found = found or Checkpoints(self.folder.path / "before-cooldown").latest(limit)
-        if found is None:
-            return False
-        step, tensors, state = found
-        self.trainer.restore(tensors, state)
+        step = 0
+        if found is not None:
+            step, tensors, state = found
+            self.trainer.restore(tensors, state)
         self.history = [e for e in self.history if e.get("step", 0) <= step or e["event"] == "decision"]
-        return True
+
+
+def _standing(history: list[Event]) -> list[Event]:
+    """The decisions that count: one that was taken farther back replaces those ahead of it."""
+    standing: list[Event] = []
+    for event in history:
+        if event["event"] == "decision":
+            standing = [e for e in standing if e["step"] <= event["step"]] + [event]
+    return standing

@@ -10,8 +10,9 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from jaxtyping import Float, Int, UInt8
 
-from useg.arrays import Image, Instances, Labels, Raw
+from useg.arrays import Instances, Labels, Raw
 from useg.errors import InputError
 from useg.segmentation.augment import Change
 
@@ -19,6 +20,10 @@ Interpolation = Literal["linear", "cubic"]
 _FLAGS = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST}
 _STEEPEST = 0.7
 _LONGEST_SIDE = 32766
+
+Patch = Float[np.ndarray, "channels *patch"]
+PatchLabels = UInt8[np.ndarray, "*patch"]
+PatchInstances = Int[np.ndarray, "*patch"]
 
 
 def warp(
@@ -33,7 +38,7 @@ def warp(
     categorical: tuple[int, ...] = (),
     space: tuple[int, ...] | None = None,
     offset: tuple[int, ...] | None = None,
-) -> tuple[Image, Labels | None, Instances | None]:
+) -> tuple[Patch, PatchLabels | None, PatchInstances | None]:
     """Cut a changed patch out of an image and its label maps.
 
     Beyond the image's edges the image is mirrored (the edge pixel once), as often as needed, and so are the label maps.

@@ -83,7 +83,9 @@ def load_bundle(path: Path) -> Bundle:
     if header.get("kind") != "bundle":
         raise DamagedFile(f"{path}: a checkpoint, not a model; the model of a run is its model{SUFFIX}")
     number = header.get("format")
-    if isinstance(number, int) and number > FORMAT:
+    if not isinstance(number, int):
+        raise DamagedFile(f"{path}: its description cannot be read: no format number")
+    if number > FORMAT:
         raise DamagedFile(f"{path}: format {number} is newer than this useg knows; update useg")
     try:
         plan = plan_from(header["plan"], str(path))

@@ -68,9 +68,10 @@ class Trainer:
         Raises:
             TrainingError: the loss is NaN or infinite; the step is not applied.
         """
+        go = self._agree(go=self.step < self.stop)  # first: it tells the others where the run ends
         with closing(batches.ahead(self.step, self.stop, self.numbers)) as prepared:
             try:
-                while self._agree(go=self.step < self.stop):
+                while go:
                     ready = next(prepared)
                     started = time.perf_counter()
                     rate = learning_rate(self.plan, self.step, cooldown_start=self.cooldown_start, stop=self.stop)
@@ -78,6 +79,7 @@ class Trainer:
                     self.step += 1
                     seconds = round(time.perf_counter() - started, 4)
                     yield {"event": "step", "step": self.step, "loss": loss, "lr": rate, "seconds": seconds}
+                    go = self._agree(go=self.step < self.stop)
             except GeneratorExit:
                 self._agree(go=False)
                 raise
