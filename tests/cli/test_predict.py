@@ -73,9 +73,7 @@ def test_what_is_no_amount_of_memory(text):
 
 def test_json_is_the_last_line_and_names_every_result(capsys, tmp_path, bundle, image):
     out = tmp_path / "out"
-    status, stdout, _ = run(
-        capsys, bundle, image, "--out", out, "--overlay", "--memory-limit", "8GB", "--json"
-    )
+    status, stdout, _ = run(capsys, bundle, image, "--out", out, "--overlay", "--memory-limit", "8GB", "--json")
     assert status == 0
     result = json.loads(stdout.splitlines()[-1])
     assert result["problems"] == []

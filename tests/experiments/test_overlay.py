@@ -94,9 +94,7 @@ def test_a_volume_is_sampled_at_its_middle_planes():
     sampler = Sampler((8, 6, 4))
     for start in range(0, 8, 3):
         sampler.take(start, volume[:, start : start + 3])
-    for view, expected in zip(
-        sampler.planes, (volume[:, 4], volume[:, :, 3], volume[:, :, :, 2]), strict=True
-    ):
+    for view, expected in zip(sampler.planes, (volume[:, 4], volume[:, :, 3], volume[:, :, :, 2]), strict=True):
         assert np.array_equal(view, expected)
 
 

@@ -186,9 +186,7 @@ def test_bundles_of_different_tasks_are_refused_with_the_difference(tmp_path):
         bundle_file(tmp_path / "b.useg", mapping=other, instance_mode="border"),
     ]
     image = picture(tmp_path / "a.png", 40, 40)
-    with pytest.raises(
-        InputError, match=r"(?s)list of classes is \['ground', 'road'\].*instance mode is border"
-    ):
+    with pytest.raises(InputError, match=r"(?s)list of classes is \['ground', 'road'\].*instance mode is border"):
         predict(bundles, [image], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -371,9 +369,7 @@ def test_progress_reaches_the_whole(tmp_path):
     bundle = bundle_file(tmp_path / "m.useg")
     images = [picture(tmp_path / f"{name}.png", 300, 200) for name in "ab"]
     seen = []
-    predict(
-        [bundle], images, tmp_path / "out", progress=lambda done, *, total, status: seen.append((done, total))
-    )
+    predict([bundle], images, tmp_path / "out", progress=lambda done, *, total, status: seen.append((done, total)))
     done = [at for at, _ in seen]
     assert done == sorted(done)
     assert seen[-1] == (0.12, 0.12)

@@ -117,9 +117,7 @@ def test_valid_network_in_3d_with_planes_left_alone(valid_3d):
     expected = untiled(volume, valid_3d, geometries)
     for axes in (plan.axes, small):
         cut = TilePlan(axes, blended=False, batch=3, read_rows=2, peak_bytes=0)
-        assert np.array_equal(
-            joined(predict_tiled(Source(volume), volume.shape[1:], valid_3d, cut)), expected
-        )
+        assert np.array_equal(joined(predict_tiled(Source(volume), volume.shape[1:], valid_3d, cut)), expected)
 
 
 def test_offsets_that_are_no_multiples_of_the_factor_do_change_the_result(valid_2d):
@@ -152,9 +150,7 @@ def pointwise(batch: np.ndarray) -> np.ndarray:
 def test_pointwise_network_blended_is_untiled(height, width, tile, overlap, edge, batch):
     geometry = Geometry.halving(3, valid=False)
     picture = image(2, height, width)
-    axes = tuple(
-        axis_tiles(size, tile * 8, geometry, overlap=overlap, edge_px=edge) for size in (height, width)
-    )
+    axes = tuple(axis_tiles(size, tile * 8, geometry, overlap=overlap, edge_px=edge) for size in (height, width))
     source = Source(picture)
     plan = TilePlan(axes, blended=True, batch=batch, read_rows=16, peak_bytes=0)
     result = joined(predict_tiled(source, (height, width), pointwise, plan))
@@ -177,9 +173,7 @@ def test_padded_network_differs_little_from_untiled_and_nowhere_at_a_seam():
     picture = image(1, 192, 192)
     geometry = Geometry.halving(2, valid=False)
     axes = (axis_tiles(192, 96, geometry, overlap=0.6),) * 2
-    result = joined(
-        predict_tiled(Source(picture), (192, 192), network, TilePlan(axes, True, 4, 64, peak_bytes=0))
-    )
+    result = joined(predict_tiled(Source(picture), (192, 192), network, TilePlan(axes, True, 4, 64, peak_bytes=0)))
     expected = network(picture[None])[0]
     assert np.abs(result - expected).max() < 0.02 * expected.std()
 
@@ -187,9 +181,7 @@ def test_padded_network_differs_little_from_untiled_and_nowhere_at_a_seam():
 def test_bands_are_the_receivers_to_keep():
     picture = image(1, 96, 20)
     geometry = Geometry.halving(2, valid=False)
-    plan = TilePlan(
-        (axis_tiles(96, 16, geometry, overlap=0.5), axis_tiles(20, 16, geometry)), True, 2, 4, peak_bytes=0
-    )
+    plan = TilePlan((axis_tiles(96, 16, geometry, overlap=0.5), axis_tiles(20, 16, geometry)), True, 2, 4, peak_bytes=0)
     kept, copies = [], []
     for _, band in predict_tiled(Source(picture), (96, 20), pointwise, plan):
         kept.append(band)
@@ -247,9 +239,7 @@ def test_a_limit_makes_plans_smaller_until_it_says_what_is_least():
         assert smaller.peak_bytes <= limit
         assert smaller.tile <= previous.tile
         previous = smaller
-    with pytest.raises(
-        ResourceError, match=r"20000 x 20000 .* limit leaves 1 MB\. Raise it by (\d+) MB"
-    ) as caught:
+    with pytest.raises(ResourceError, match=r"20000 x 20000 .* limit leaves 1 MB\. Raise it by (\d+) MB") as caught:
         plan(1e6)
     more = int(str(caught.value).split("Raise it by ")[1].split()[0])
     assert plan((more + 2) * 1e6).peak_bytes <= (more + 2) * 1e6

@@ -101,8 +101,8 @@ def test_targets_of_valid_convolutions_are_the_middle(plan, discs) -> None:
 
 def test_image_and_labels_stay_together(plan, discs) -> None:
     """Discs are brighter than the ground by ten deviations of the noise, whatever the warp."""
-    settings = AugmentSettings(gamma_probability=0, contrast_probability=0, brightness_probability=0,
-                               tint_probability=0, noise_probability=0, blur_probability=0)  # fmt: skip
+    settings = AugmentSettings(gamma_probability=0.0, contrast_probability=0.0, brightness_probability=0.0,
+                               tint_probability=0.0, noise_probability=0.0, blur_probability=0.0)  # fmt: skip
     batches = Batches(plan(augmentation=settings, patch=(32, 32)), discs, range(5))
     agreements = []
     for position in range(12):

@@ -45,16 +45,12 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write class probabilities (float16).")
     ] = False,
-    instances: Annotated[
-        bool, typer.Option("--instances", help="Also write separate objects (int32).")
-    ] = False,
+    instances: Annotated[bool, typer.Option("--instances", help="Also write separate objects (int32).")] = False,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures of the result.")] = False,
     memory_limit: Annotated[
         str | None, typer.Option(help="Most memory to use, like 2GB; by default half of what is free.")
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
-    ] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Predict label maps for images of any size, in the values, names and formats of the user.
@@ -98,9 +94,7 @@ def predict(
     emit(result, json=json, text=lambda: _summary(outputs, out))
     if problems:
         note("")
-        raise DataError(
-            f"{len(problems)} of {len(problems) + len(outputs)} images were not predicted", problems
-        )
+        raise DataError(f"{len(problems)} of {len(problems) + len(outputs)} images were not predicted", problems)
 
 
 def _summary(outputs: list[dict[str, Any]], out: Path) -> str:

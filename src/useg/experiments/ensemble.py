@@ -76,7 +76,7 @@ class Member:
     @property
     def cut(self) -> tuple[Any, ...]:
         """Members with the same cut share one pass over the image."""
-        return self.geometry, self.plan.patch, self.plan.overlap
+        return self.geometry, self.plan.patch, self.plan.overlap, self.plan.symmetries
 
     def network(self, stats: Statistics) -> Network:
         """Stored pixels of tiles to activated outputs, with the normalisation of one image."""
@@ -127,8 +127,7 @@ class Ensemble:
         ]
         if wrong:
             raise InputError(
-                "these bundles were trained for different tasks and cannot be averaged:\n  "
-                + "\n  ".join(wrong)
+                "these bundles were trained for different tasks and cannot be averaged:\n  " + "\n  ".join(wrong)
             )
         self.plan, self.mapping = first.plan, first.mapping
 
@@ -202,8 +201,7 @@ def _average(values: list[Any]) -> Any:
     first = values[0]
     if isinstance(first, dict):
         return {
-            key: _average([value[key] for value in values if isinstance(value, dict) and key in value])
-            for key in first
+            key: _average([value[key] for value in values if isinstance(value, dict) and key in value]) for key in first
         }
     if isinstance(first, bool) or not all(isinstance(value, int | float) for value in values):
         return first

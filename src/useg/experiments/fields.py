@@ -30,9 +30,7 @@ class Source:
         have = sum(image.header.channels for image in images)
         if len(images) > 1 and have != channels:
             what = f"has {have} channels with {', '.join(image.header.ref for image in images[1:])}"
-            raise DataError(
-                f"{header.ref}: wrong channels", [Problem(header.ref, f"{what}; the model {channels}")]
-            )
+            raise DataError(f"{header.ref}: wrong channels", [Problem(header.ref, f"{what}; the model {channels}")])
         self._images, self._channels = images, channels
         self.space, self.ref = header.space, header.ref
         self.dtype = np.result_type(*(image.header.dtype for image in images))

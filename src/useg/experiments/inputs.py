@@ -45,9 +45,7 @@ class Input:
 Named = tuple[tuple[str, ...], PurePosixPath]
 
 
-def find_inputs(
-    inputs: Sequence[str | Path], out: Path, problems: list[Problem], notes: list[str]
-) -> list[Input]:
+def find_inputs(inputs: Sequence[str | Path], out: Path, problems: list[Problem], notes: list[str]) -> list[Input]:
     """Every image that the inputs name; a folder is read like a data set, its label maps are no inputs.
 
     Results of a folder keep its sub-folders; those of files and refs lie directly in `out`. Two images that
@@ -169,6 +167,4 @@ def _refuse_overwriting(found: Sequence[Input], out: Path) -> None:
     for one in found:
         same = inputs.get((out / one.name).parent.resolve() / one.name.name)
         if same is not None:
-            raise InputError(
-                f"the result of {one.ref} could overwrite {same}: choose another --out than {out}"
-            )
+            raise InputError(f"the result of {one.ref} could overwrite {same}: choose another --out than {out}")

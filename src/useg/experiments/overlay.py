@@ -45,9 +45,7 @@ class Sampler:
         self._steps: list[tuple[slice | int, ...]] = [(every,) * len(self._space)]
         if len(self._space) == 3:
             middle = [size // 2 for size in self._space]
-            self._steps = [
-                tuple(middle[axis] if axis == flat else every for axis in range(3)) for flat in range(3)
-            ]
+            self._steps = [tuple(middle[axis] if axis == flat else every for axis in range(3)) for flat in range(3)]
         self._planes: list[list[np.ndarray]] = [[] for _ in self._steps]
 
     def take(self, first: int, band: np.ndarray) -> None:
@@ -67,9 +65,7 @@ class Sampler:
     def planes(self) -> list[np.ndarray]:
         """(channels, height, width) of each view; one for a picture, three for a volume."""
         views = zip(self._steps, self._planes, strict=True)
-        return [
-            found[0] if isinstance(view[0], int) else np.concatenate(found, axis=1) for view, found in views
-        ]
+        return [found[0] if isinstance(view[0], int) else np.concatenate(found, axis=1) for view, found in views]
 
 
 def picture_of(image: Raw) -> Picture:
@@ -107,9 +103,7 @@ def _outline(ids: np.ndarray) -> np.ndarray:
     return edge
 
 
-def label_overlay(
-    picture: Picture, classes: Labels, palette: np.ndarray, *, opacity: float = 0.35
-) -> Picture:
+def label_overlay(picture: Picture, classes: Labels, palette: np.ndarray, *, opacity: float = 0.35) -> Picture:
     """Classes in transparent colours with an opaque outline; class 0 stays clear, `IGNORE` is hatched.
 
     Args:

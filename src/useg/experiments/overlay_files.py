@@ -74,9 +74,7 @@ class OverlayPicture:
         if kind is not None:
             return
         pairs = zip(self._image.planes, self._labels.planes, strict=True)
-        drawn = [
-            _drawn(picture_of(view), ids[0], self._mapping, objects=self._objects) for view, ids in pairs
-        ]
+        drawn = [_drawn(picture_of(view), ids[0], self._mapping, objects=self._objects) for view, ids in pairs]
         picture = side_by_side(drawn)
         if not self._objects:
             names = zip(self._mapping.class_names, self._mapping.palette.tolist(), strict=False)

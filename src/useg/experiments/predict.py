@@ -171,9 +171,7 @@ def choose_device(name: str) -> str:
 class Predictor:
     """An ensemble, a memory limit, and how both are used on file after file."""
 
-    def __init__(
-        self, ensemble: Ensemble, *, tta: bool = False, memory_limit_bytes: int | None = None
-    ) -> None:
+    def __init__(self, ensemble: Ensemble, *, tta: bool = False, memory_limit_bytes: int | None = None) -> None:
         """Runs each network once on an empty tile to see how much memory it takes."""
         self.ensemble, self._tta = ensemble, tta
         self._bytes_per_pixel = network_bytes_per_pixel(ensemble)
@@ -182,17 +180,17 @@ class Predictor:
         limit = _default_limit() if memory_limit_bytes is None else memory_limit_bytes
         # What the heap keeps after a file serves the next one, so the budget is the same for all files.
         self._budget = limit - resident_bytes() - _RESERVE_BYTES
-        plan = ensemble.plan
+        plan, tuning = ensemble.plan, ensemble.tuning
+        if tta:
+            tuning = tuning | tuning.get("tta", {})
         self._decision = Decision(
             plan.num_classes,
             plan.instance_mode,
-            operating_threshold(ensemble.tuning) if plan.num_classes == 2 else None,
-            SeparationParameters(**ensemble.tuning.get("separation", {})),
+            operating_threshold(tuning) if plan.num_classes == 2 else None,
+            SeparationParameters(**tuning.get("separation", {})),
         )
 
-    def file(
-        self, one: Input, out: Path, wanted: Wanted, steps: _Steps | None = None
-    ) -> dict[str, Path | None]:
+    def file(self, one: Input, out: Path, wanted: Wanted, steps: _Steps | None = None) -> dict[str, Path | None]:
         """Predicts one file; returns where each kind of result is.
 
         Raises:
@@ -204,9 +202,7 @@ class Predictor:
         plan, header = self.ensemble.plan, one.header
         if header.ndim < plan.dims:
             what = f"it is a picture of {' x '.join(map(str, header.space))}, the model is for volumes"
-            raise DataError(
-                f"cannot predict {one.ref}", [Problem(one.ref, what, "give a stack of its planes")]
-            )
+            raise DataError(f"cannot predict {one.ref}", [Problem(one.ref, what, "give a stack of its planes")])
         by_plane = header.ndim > plan.dims
         results = Results(
             header,
@@ -286,8 +282,9 @@ class Predictor:
         for number, (group, plan) in enumerate(zip(groups, plans, strict=True)):
             network = self.ensemble.network(group, sample)
             if self._tta:
+                flips, rotations = group[0].plan.symmetries
                 alike = len({one.strides for one in group[0].geometry}) == 1
-                network = averaged_over_symmetries(network, rotations=alike)
+                network = averaged_over_symmetries(network, rotations=rotations and alike, flips=flips)
             read = seen if number == 0 else field.read
             streams.append(predict_tiled(read, field.space, network, plan, advance=finished))
         if len(streams) == 1:

@@ -20,6 +20,7 @@ from useg.data.samples import Samples
 from useg.data.splits import assign_splits, blocks, fold_splits, folds
 from useg.errors import ConfigError, DataError, Problem
 from useg.home.folder import write_atomically
+from useg.segmentation.orientation import directed_axes
 from useg.train import probe
 from useg.train.batches import epoch_entries
 from useg.train.plan import Plan, load_plan
@@ -251,12 +252,20 @@ def _plan(
         patches=lambda patch: len(epoch_entries(spaces, patch)),
         has_objects=mapping.has_objects,
         class_names=mapping.class_names,
+        directed=_directed(samples, training, mapping.num_classes),
         clock=clock,
         dtype=dtype,
         threads=threads,
         device=device,
         seconds_left=None if left is None else left / max(1, config.folds),
     )
+
+
+def _directed(samples: Samples, training: list[int], num_classes: int) -> tuple[bool, ...]:
+    """Which axes of the label maps have a direction, from an even spread of training samples."""
+    spread = training[:: max(1, len(training) // 40)]
+    labels = [classes for index in spread if (classes := samples[index].classes) is not None]
+    return directed_axes(labels, num_classes)
 
 
 class _ProbeMemory:

@@ -35,7 +35,8 @@ def outputs_of(member: Member, loaded: Loaded, *, with_symmetries: bool = False)
     strides = tuple(slice(None, None, step) for step in sample_strides(loaded.space))
     network = member.network(statistics(loaded.image[(slice(None), *strides)], member.plan.normalisation))
     if with_symmetries:
-        network = averaged_over_symmetries(network, rotations=member.plan.dims == 2)
+        flips, rotations = member.plan.symmetries
+        network = averaged_over_symmetries(network, rotations=rotations, flips=flips)
     tiles = plan_tiles(
         loaded.space,
         loaded.image.shape[0],

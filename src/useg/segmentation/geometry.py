@@ -159,9 +159,7 @@ class AxisTiles:
         return mirror_index(first, first + self.input_px, self.size)
 
 
-def axis_tiles(
-    size: int, tile: int, geometry: Geometry, *, overlap: float = 0.0, edge_px: int = 0
-) -> AxisTiles:
+def axis_tiles(size: int, tile: int, geometry: Geometry, *, overlap: float = 0.0, edge_px: int = 0) -> AxisTiles:
     """Places tiles over an axis of `size` pixels.
 
     Valid convolutions: the first output is pixel 0 and every start is a multiple of 2^depth, so that each

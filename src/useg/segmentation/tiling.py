@@ -155,9 +155,7 @@ def _tile_sizes(patch: tuple[int, ...], geometries: tuple[Geometry, ...]) -> lis
     return shapes
 
 
-def _peak_bytes(
-    axes: Sequence[AxisTiles], row_pixel_bytes: int, outputs: int, read_rows: int, receiver: float
-) -> int:
+def _peak_bytes(axes: Sequence[AxisTiles], row_pixel_bytes: int, outputs: int, read_rows: int, receiver: float) -> int:
     """Source rows (twice while a block is appended) and bands of outputs (the next beside the last)."""
     first, others = axes[0], axes[1:]
     source_inner = prod(axis.size for axis in others)
@@ -305,12 +303,12 @@ def _unit_windows(axis: AxisTiles) -> np.ndarray:
     total = np.zeros(axis.ends[-1] - origin)
     for start in axis.starts:
         total[start - origin : start - origin + axis.output_px] += window
-    return np.stack(
-        [window / total[start - origin : start - origin + axis.output_px] for start in axis.starts]
-    ).astype(np.float32)
+    return np.stack([window / total[start - origin : start - origin + axis.output_px] for start in axis.starts]).astype(
+        np.float32
+    )
 
 
-def averaged_over_symmetries(network: Network, *, rotations: bool) -> Network:
+def averaged_over_symmetries(network: Network, *, rotations: bool, flips: Sequence[bool] | None = None) -> Network:
     """The mean of the network's results over flips of each axis and, in 2D, rotations by 90 degrees.
 
     2D with rotations: all 8 symmetries of the square (the paper of 2015 averages 7 rotated versions);
@@ -319,15 +317,17 @@ def averaged_over_symmetries(network: Network, *, rotations: bool) -> Network:
     Args:
         network: must treat both axes alike if `rotations`.
         rotations: rotate as well; two axes of space only.
+        flips: which axes of space may be flipped; None is all of them.
     """
 
     def averaged(batch: np.ndarray) -> np.ndarray:
         axes = tuple(range(2, batch.ndim))
+        free = axes if flips is None else tuple(axis for axis, may in zip(axes, flips, strict=True) if may)
         changes: list[tuple[int, tuple[int, ...]]] = []
         if rotations and len(axes) == 2:
             changes = [(turns, flip) for turns in range(4) for flip in ((), axes[1:])]
         else:
-            changes = [(0, flip) for count in range(len(axes) + 1) for flip in combinations(axes, count)]
+            changes = [(0, flip) for count in range(len(free) + 1) for flip in combinations(free, count)]
         total: np.ndarray | None = None
         for turns, flip in changes:
             seen = np.flip(np.rot90(batch, turns, axes=(-2, -1)), flip)

@@ -103,6 +103,12 @@ class Plan(BaseModel):
         return self.num_classes + (self.instance_mode == "border")
 
     @property
+    def symmetries(self) -> tuple[tuple[bool, ...], bool]:
+        """Per axis whether training flipped it, and whether it rotated freely: what prediction may average over."""
+        flips = self.augmentation.flip[-self.dims :]
+        return flips, self.dims == 2 and all(flips) and self.augmentation.rotation_deg >= 90
+
+    @property
     def depth(self) -> int:
         """How many times the resolution is reduced."""
         return len(self.strides)

@@ -23,6 +23,7 @@ _SHARE_OF_BUDGET = 0.82
 _ENOUGH_STEPS = 1_200
 _MANY_STEPS = 4_000
 _MAX_ONEHOT = 16
+_TILT_DEG = 20.0
 
 
 def make_plan(
@@ -33,6 +34,7 @@ def make_plan(
     patches: Callable[[tuple[int, ...]], int],
     has_objects: bool,
     class_names: Sequence[str],
+    directed: Sequence[bool] = (),
     clock: StepClock,
     dtype: Callable[[dict[str, Any], tuple[int, ...], int], tuple[str, str]],
     threads: int,
@@ -47,6 +49,7 @@ def make_plan(
         samples: training samples. patches: how many of a size an epoch has.
         has_objects: labels tell objects apart.
         class_names: in id order.
+        directed: whether the labels have a direction, per axis; such axes are not flipped.
         clock: seconds of a training step on this machine.
         dtype: the faster dtype on this machine, with the reason.
         threads: of torch. device: "cpu" or "cuda".
@@ -125,7 +128,7 @@ def make_plan(
         dtype=chosen,
         threads=threads,
         device=device,
-        augmentation=_augmentation(config, fingerprint, dims),
+        augmentation=_augmentation(config, fingerprint, dims, directed, reasons),
         overlap=0.25,
         validate_every=max(1, steps // 20),
         validation_samples=_validation_samples(fingerprint, dims, patch, micro, steps),
@@ -341,8 +344,19 @@ def _loss(fingerprint: Fingerprint, config: Config, mode: str, reasons: dict[str
     }
 
 
-def _augmentation(config: Config, fingerprint: Fingerprint, dims: int) -> AugmentSettings:
+def _augmentation(
+    config: Config, fingerprint: Fingerprint, dims: int, directed: Sequence[bool], reasons: dict[str, str]
+) -> AugmentSettings:
     asked = config.augmentation
+    rotation = asked.rotation_deg
+    free = [not there for there in (*(False,) * (dims - len(directed)), *directed)]
+    if not all(free):
+        named = ("planes", "rows", "columns")[-dims:]
+        lying = ", ".join(name for name, is_free in zip(named, free, strict=True) if not is_free)
+        reasons["augmentation"] = f"classes lie on one side along {lying}: no flip there"
+        if not all(free[-2:]) and "rotation_deg" not in asked.model_fields_set:
+            rotation = min(rotation, _TILT_DEG)
+            reasons["augmentation"] += f", rotation within {rotation:g} degrees"
     off = 1.0 if asked.intensity else 0.0
     anisotropy = fingerprint.spacing[0] / fingerprint.spacing[-1] if dims == 3 and fingerprint.spacing else 1.0
     names = ("gamma", "contrast", "brightness", "tint", "noise", "blur")
@@ -350,9 +364,9 @@ def _augmentation(config: Config, fingerprint: Fingerprint, dims: int) -> Augmen
     return AugmentSettings(
         elastic=asked.elastic,
         elastic_std_px=asked.elastic_std_px if dims == 2 else min(asked.elastic_std_px, 2.0),
-        rotation_deg=asked.rotation_deg,
+        rotation_deg=rotation,
         scale=(1 / asked.scale, asked.scale),
-        flip=(asked.flip,) * 3,
+        flip=(asked.flip,) * (3 - dims) + tuple(asked.flip and is_free for is_free in free),
         anisotropy=anisotropy,
         **{f"{name}_probability": getattr(defaults, f"{name}_probability") * off for name in names},
     )

@@ -1,0 +1,179 @@
+"""Plans for measured data, with a clock that needs no machine."""
+
+import math
+
+import pytest
+
+from useg.config import load_config
+from useg.data.fingerprint import ChannelStatistics, ClassStatistics, Fingerprint
+from useg.errors import ConfigError, DataError
+from useg.train.plan import Plan
+from useg.train.planning import geometries, make_plan
+
+
+def channel(kind: str = "continuous", **changes: object) -> ChannelStatistics:
+    numbers = {"minimum": 0, "maximum": 255, "mean": 90, "std": 40}
+    percentiles = {"percentile_00_5": 5, "percentile_50": 80, "percentile_99_5": 240}
+    return ChannelStatistics(**{"name": "", "kind": kind, **numbers, **percentiles, **changes})
+
+
+def measured(space: tuple[int, ...], *, spacing=None, channels=(channel(),), classes=2, **changes) -> Fingerprint:
+    pixels = math.prod(space)
+    return Fingerprint(
+        **{
+            "samples": 10, "labelled": 10, "ndim": len(space), "channels": len(channels), "mixed_colour": False,
+            "used_channels": tuple(range(len(channels))), "dtypes": {"uint8": 10}, "formats": {"png": 10}, "shapes": {},
+            "smallest": space, "median_space": space, "largest": space, "pixels": 10 * pixels, "spacing": spacing,
+            "spacing_unit": None, "spacing_varies": False, "lossy": 0, "intensity_scale_differs": False,
+            "channel_statistics": channels, "num_classes": classes,
+            "classes": tuple(
+                ClassStatistics(name=str(k), pixels=pixels // 4**k, share=0.1, samples=10) for k in range(classes)
+            ),
+            "ignored_share": 0, "empty_samples": (), "objects": None, "sequence": False, "neighbour_correlation": None,
+            "distant_correlation": None, "duplicates": (), "splits": {}, "groups": 0,
+            **changes,
+        }
+    )  # fmt: skip
+
+
+def planned(data: Fingerprint, *sets: str, minutes: float | None = 15, speed: float = 5e8, objects=False, **given) -> Plan:
+    """A machine that does so many pixels times squared width a second."""
+
+    def clock(arguments, patch, micro, softmax, dtype) -> float:
+        return micro * math.prod(patch) * arguments["base"] ** 2 / speed
+
+    return make_plan(
+        data,
+        load_config(None, sets, **given),
+        samples=10,
+        patches=lambda patch: 10 * max(1, math.prod(data.median_space) // math.prod(patch)),
+        has_objects=objects,
+        class_names=[str(k) for k in range(data.num_classes)],
+        clock=clock,
+        dtype=lambda *args: ("float32", "told so"),
+        threads=2,
+        device="cpu",
+        seconds_left=None if minutes is None else 60 * minutes,
+    )
+
+
+DATA = {
+    "small": measured((88, 88)),
+    "odd": measured((50, 77)),
+    "photo": measured((4000, 5000), channels=(channel(),) * 3),
+    "volume": measured((40, 50, 35), spacing=(1.0, 1.0, 1.0)),
+    "anisotropic": measured((40, 256, 256), spacing=(3.0, 1.0, 1.0)),
+    "thin": measured((9, 256, 256), spacing=(1.0, 1.0, 1.0)),
+    "apart": measured((40, 256, 256), spacing=(6.0, 1.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_laws_of_every_plan(name: str) -> None:
+    plan = planned(DATA[name])
+    assert len(plan.patch) == plan.dims
+    assert all(g.factor and n % g.factor == 0 for n, g in zip(plan.patch, geometries(plan), strict=True))
+    # at the bottom at least 4 px remain along an axis that is halved
+    for n, g in zip(plan.patch, geometries(plan), strict=True):
+        assert g.factor == 1 or n // g.factor >= 4
+    assert 0 <= plan.warmup_steps < plan.steps
+    assert plan.cooldown_steps == round(0.4 * plan.steps)
+    # training fits the budget
+    assert plan.steps * plan.seconds_per_step <= 0.83 * plan.budget_s
+    assert math.isclose(plan.steps * plan.seconds_per_step, 0.82 * plan.budget_s, rel_tol=0.01)
+
+
+def test_small_images_give_a_patch_of_their_size() -> None:
+    plan = planned(DATA["small"])
+    assert (plan.patch, plan.depth) == ((96, 96), 4)
+    assert planned(DATA["odd"]).patch in {(56, 80), (64, 80)}
+    with pytest.raises(DataError, match="images of 7 x 300 px are too small for a U-Net"):
+        planned(measured((7, 300)))
+
+
+def test_large_photos_give_a_bounded_patch() -> None:
+    plan = planned(DATA["photo"])
+    assert (plan.patch, plan.stored_channels, plan.channels) == ((256, 256), 3, 3)
+    assert plan.patches_per_epoch == 10 * (4000 * 5000 // 256**2)
+
+
+def test_volumes() -> None:
+    assert (planned(DATA["volume"]).dims, planned(DATA["volume"]).planes) == (3, False)
+    plan = planned(DATA["anisotropic"])
+    assert (plan.dims, plan.strides[0], plan.anisotropy) == (3, (1, 2, 2), 3.0)
+    assert all(stride == (2, 2, 2) for stride in plan.strides[2:])
+    for name in ("thin", "apart"):
+        assert (planned(DATA[name]).dims, planned(DATA[name]).planes) == (2, True)
+    assert planned(DATA["volume"], "data.dims=2").planes
+    assert planned(DATA["thin"], "data.dims=3").dims == 3
+    with pytest.raises(ConfigError, match="data.dims is 3, but the images are 2D"):
+        planned(DATA["small"], "data.dims=3")
+
+
+def test_budgets() -> None:
+    assert planned(DATA["small"], minutes=None, steps=77).steps == 77
+    epochs = planned(DATA["small"], minutes=None, epochs=3)
+    assert epochs.steps == math.ceil(3 * epochs.patches_per_epoch / epochs.micro_batch)
+    with pytest.raises(ConfigError, match="a plan needs a budget"):
+        planned(DATA["small"], minutes=None)
+    short, long = planned(DATA["photo"], minutes=1), planned(DATA["photo"], minutes=600)
+    assert short.base <= 16 < long.base
+    assert short.micro_batch <= long.micro_batch
+    slow = planned(DATA["photo"], minutes=1, speed=1e6)
+    assert slow.base == 8
+    assert slow.steps >= 1
+
+
+def test_what_is_set_wins() -> None:
+    plan = planned(DATA["photo"], "network.base=12", "network.depth=3", "network.patch=[64,128]", "train.micro_batch=5",
+                   "train.lr=0.5", "train.count=2", "train.dtype=bfloat16")  # fmt: skip
+    assert (plan.base, plan.depth, plan.patch, plan.micro_batch, plan.count) == (12, 3, (64, 128), 5, 2)
+    assert (plan.lr, plan.dtype) == (0.5, "bfloat16")
+    with pytest.raises(ConfigError, match=r"must be multiples of \[16, 16\]; \(112, 64\) would do"):
+        planned(DATA["photo"], "network.patch=[100,64]")
+    with pytest.raises(ConfigError, match="network.patch has 3 numbers, wanted 2"):
+        planned(DATA["photo"], "network.patch=[8,64,64]")
+
+
+def test_workers_share_the_batch_of_one() -> None:
+    one, two = planned(DATA["small"]), planned(DATA["small"], workers=2)
+    assert one.micro_batch * one.count == two.micro_batch * two.count
+    assert two.count == 2
+
+
+def test_classes_and_objects() -> None:
+    three = planned(measured((88, 88), classes=3))
+    assert (three.num_classes, three.outputs, len(three.class_weights)) == (3, 3, 3)
+    assert list(three.class_weights) == sorted(three.class_weights)
+    assert (three.instance_mode, three.border) == ("none", "none")
+    cells = planned(DATA["small"], objects=True)
+    assert (cells.instance_mode, cells.outputs, cells.border, len(cells.class_weights)) == ("border", 3, "2015", 3)
+    assert planned(DATA["small"], "instances.mode=distance", objects=True).outputs == 3
+    assert set(planned(DATA["small"], "loss.class_weight=false").class_weights) == {1.0}
+    with pytest.raises(ConfigError, match="labels do not tell objects apart"):
+        planned(DATA["small"], "instances.mode=border")
+
+
+def test_normalisation() -> None:
+    norm = planned(DATA["small"]).normalisation[0]
+    assert (norm.kind, norm.low, norm.high, norm.mean, norm.std) == ("dataset", 5, 240, 90, 40)
+    assert planned(measured((88, 88), intensity_scale_differs=True)).normalisation[0].kind == "image"
+    four = (channel(nodata=(-9999.0,)), channel("constant"), channel(), channel())
+    plan = planned(measured((88, 88), channels=four))
+    assert [n.kind for n in plan.normalisation] == ["dataset", "drop", "dataset", "dataset"]
+    assert (plan.normalisation[0].nodata, plan.stored_channels, plan.channels) == (-9999, 4, 3)
+    with pytest.raises(DataError, match="every channel of the images is constant"):
+        planned(measured((88, 88), channels=(channel("constant"),)))
+
+
+def test_the_recipe_of_2015() -> None:
+    plan = planned(DATA["photo"], recipe="paper")
+    assert (plan.patch, plan.base, plan.depth, plan.valid, plan.batch_norm) == ((572, 572), 64, 4, True, False)
+    assert (plan.optimizer, plan.momentum, plan.micro_batch, plan.dropout) == ("sgd", 0.99, 1, 0.5)
+    assert (plan.dice_share, plan.border, plan.dtype) == (0.0, "2015", "float32")
+    with pytest.raises(ConfigError, match="the network of 2015 is 2D"):
+        planned(DATA["volume"], recipe="paper")
+
+
+def test_the_same_question_has_the_same_answer() -> None:
+    assert planned(DATA["anisotropic"]) == planned(DATA["anisotropic"])
