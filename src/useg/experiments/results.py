@@ -209,6 +209,8 @@ class Results:
         with tempfile.TemporaryFile(dir=folder) as waiting:
             for _, rows in label_blocks(bands, space, separated, joins, block_px=side, overlap_px=overlap):
                 _append(waiting, rows, folder)
+            for _ in bands:  # to its end, where it lets go of what it holds
+                pass
             lookup = joins.lookup(parameters.min_size_px)
             lookup = np.where(lookup > 0, lookup + np.int32(self._objects), 0).astype(np.int32)
             waiting.seek(0)

@@ -60,17 +60,15 @@ class Joins:
         nodes = self._issued + 1
         pairs = np.concatenate(self._pairs, axis=1) if self._pairs else np.zeros((2, 0), np.int64)
         links = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), shape=(nodes, nodes))
+        # Components are numbered by their first node, that is in the order of appearance.
         _, component = connected_components(links, directed=False)
-        sizes = np.zeros(nodes, np.int64)
+        del links, pairs
+        sizes = np.zeros(int(component.max()) + 1, np.int64)
         for first, counts in self._sizes:
-            sizes[first : first + counts.size] += counts
-        total = np.bincount(component, weights=sizes).astype(np.int64)
-        kept = (total >= max(min_size_px, 1)) & (np.arange(total.size) != component[0])
-        _, appearance = np.unique(component, return_index=True)
-        order = np.argsort(appearance)
-        final = np.zeros(total.size, np.int32)
-        final[order] = np.cumsum(kept[order])
-        final[~kept] = 0
+            np.add.at(sizes, component[first : first + counts.size], counts)
+        kept = sizes >= max(min_size_px, 1)
+        kept[component[0]] = False
+        final = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
         result: np.ndarray = final[component]
         return result
 

@@ -161,7 +161,7 @@ def _scores(scores: Mapping[str, Any]) -> list[Markup]:
     titles = {"surface": "Boundaries", "instances": "Objects", "membranes": "Membranes"}
     for key in [*titles, *(other for other in scores if other not in _KNOWN_SCORES)]:
         if isinstance(scores.get(key), Mapping) and scores[key]:
-            extra.append(_card(titles.get(key, as_name(key)), *_measured(scores[key])))
+            extra.append(_card(titles.get(key) or as_name(key).capitalize(), *_measured(scores[key])))
     if extra:
         cards.append(tag("div", *extra, class_="grid"))
     return _section("Scores", *cards)

@@ -66,7 +66,7 @@ def as_number(value: object) -> str:
 def as_text(value: object) -> str:
     """Write any value in words."""
     if isinstance(value, float) and math.isfinite(value):
-        return f"{value:,.5g}"
+        return f"{value:,.4g}"
     if value is None or isinstance(value, bool | int | float):
         return as_number(value)
     if isinstance(value, Mapping):
