@@ -216,6 +216,9 @@ def test_symmetries_leave_a_symmetric_network_alone_and_average_any_other():
     np.testing.assert_allclose(result[..., 3, 3], corners, rtol=1e-6)
     averaged_over_symmetries(spy, rotations=False)(image(1, 1, 4, 4, 4).astype(np.float32))
     assert len(seen) == 8 + 8
+    averaged_over_symmetries(spy, rotations=False, flips=(True, False))(batch)
+    assert len(seen) == 8 + 8 + 2
+    assert np.array_equal(seen[-1], batch[0, 0, ::-1])
 
 
 def test_a_limit_makes_plans_smaller_until_it_says_what_is_least():

@@ -10,6 +10,7 @@ import numpy as np
 from useg.errors import DataError, InputError, Problem, ResourceError, UsegError
 from useg.experiments.ensemble import (
     Ensemble,
+    Member,
     load_ensemble,
     most_batch_pixels,
     network_bytes_per_pixel,
@@ -263,7 +264,7 @@ class Predictor:
         """
         groups = self.ensemble.groups
         sample = field.sample(_all_norms(self.ensemble))
-        plans = [self._plan(field, group[0].cut, budget_bytes // len(groups)) for group in groups]
+        plans = [self._plan(field, group[0], budget_bytes // len(groups)) for group in groups]
         tiles, total = 0, sum(plan.count for plan in plans)
 
         def finished(count: int) -> None:
@@ -297,16 +298,15 @@ class Predictor:
                 total_band += band * np.float32(share)
             yield first, total_band
 
-    def _plan(self, field: Field, cut: tuple[Any, ...], budget_bytes: int) -> TilePlan:
-        geometry, patch, overlap = cut
+    def _plan(self, field: Field, member: Member, budget_bytes: int) -> TilePlan:
         return plan_tiles(
             field.space,
             field.channels,
             self.ensemble.outputs,
             budget_bytes,
-            patch=patch,
-            geometry=geometry,
-            overlap=overlap,
+            patch=member.plan.patch,
+            geometry=member.geometry,
+            overlap=member.plan.overlap,
             item_bytes=field.dtype.itemsize,
             network_bytes_per_pixel=self._bytes_per_pixel,
             most_batch_pixels=self._most_batch_pixels,
