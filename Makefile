@@ -18,7 +18,7 @@ help:
 	@echo "make test-all  all tests, with coverage"
 	@echo "make check     style, types, imports, documentation, size"
 	@echo "make bench     the measured figures, row by row; goes on where it stopped (BENCH='--list' shows the rows)"
-	@echo "make docs      the documentation, in site/"
+	@echo "make docs      the pages that repeat what the code says, and the documentation in site/"
 
 # The stamp holds the clone's path: an environment of a clone that was moved is made again.
 setup:
@@ -53,5 +53,6 @@ bench: setup
 	"$(VENV)/bin/python" bench/run.py $(BENCH)
 
 docs: setup
+	"$(VENV)/bin/python" docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 	@echo "site/index.html"

@@ -14,7 +14,7 @@ specification = importlib.util.spec_from_file_location("generate", DOCS / "gener
 generate = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(generate)
 
-REMEDY = "write it again with `python docs/generate.py`"
+REMEDY = "`make docs` writes it again"
 
 
 def contracts():

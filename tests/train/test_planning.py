@@ -45,7 +45,6 @@ def planned(data: Fingerprint, *sets: str, minutes: float | None = 15, speed: fl
     return make_plan(
         data,
         load_config(None, sets, **given),
-        samples=10,
         patches=lambda patch: 10 * max(1, math.prod(data.median_space) // math.prod(patch)),
         has_objects=objects,
         class_names=[str(k) for k in range(data.num_classes)],

@@ -10,6 +10,9 @@ from useg.data.fingerprint import ChannelStatistics
 from useg.data.measure import ChannelRecord, SampleRecord
 from useg.errors import Problem
 
+MOST_CODES = 16
+"""Codes of a categorical channel are listed up to this many."""
+
 POOLED_VALUES = 1_000_000
 """About this many values of a channel are pooled for its percentiles, over all samples."""
 
@@ -128,8 +131,14 @@ def _statistics(column: Sequence[ChannelRecord], name: str, *, may_hold_codes: b
         nodata_share=round(1.0 - amounts.size / pooled.size, 6) if nodata or not finite.all() else 0.0,
         nonfinite=any(c.nonfinite for c in column),
         distinct=distinct,
+        values=_codes(amounts) if kind == "categorical" else (),
         scale_ratio=_scale_ratio(column, nodata),
     )
+
+
+def _codes(amounts: np.ndarray) -> tuple[float, ...]:
+    found = np.unique(amounts)
+    return tuple(float(v) for v in found) if found.size <= MOST_CODES else ()
 
 
 def _thin(values: np.ndarray, wanted: int) -> np.ndarray:

@@ -56,6 +56,7 @@ class ChannelStatistics(_Measured):
         nodata_share: share of sampled pixels with such a value, or NaN or infinite.
         nonfinite: whether NaN or infinite values occur.
         distinct: how many different values there are, for categorical channels.
+        values: these values, where there are at most 16.
         scale_ratio: 95 % over 5 % quantile, over samples, of each one's range (0.5 to 99.5 %); 1: all alike.
     """
 
@@ -72,6 +73,7 @@ class ChannelStatistics(_Measured):
     nodata_share: float = 0.0
     nonfinite: bool = False
     distinct: int | None = None
+    values: tuple[float, ...] = ()
     scale_ratio: float = 1.0
 
 

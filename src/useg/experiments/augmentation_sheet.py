@@ -30,7 +30,6 @@ def write_augmentation_sheet(found: Inspection, path: Path, config: Config | Non
     plan = make_plan(
         found.fingerprint,
         config,
-        samples=len(labelled),
         patches=lambda patch: len(labelled),
         has_objects=found.mapping.has_objects,
         class_names=found.mapping.class_names,

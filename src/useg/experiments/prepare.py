@@ -248,7 +248,6 @@ def _plan(
     return make_plan(
         fingerprint,
         config,
-        samples=len(training),
         patches=lambda patch: len(epoch_entries(spaces, patch)),
         has_objects=mapping.has_objects,
         class_names=mapping.class_names,

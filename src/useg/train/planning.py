@@ -22,7 +22,6 @@ _BATCH_PIXELS = {"cpu": 262_144, "cuda": 1_048_576}
 _SHARE_OF_BUDGET = 0.82
 _ENOUGH_STEPS = 1_200
 _MANY_STEPS = 4_000
-_MAX_ONEHOT = 16
 _TILT_DEG = 20.0
 
 
@@ -30,7 +29,6 @@ def make_plan(
     fingerprint: Fingerprint,
     config: Config,
     *,
-    samples: int,
     patches: Callable[[tuple[int, ...]], int],
     has_objects: bool,
     class_names: Sequence[str],
@@ -46,7 +44,7 @@ def make_plan(
     Args:
         fingerprint: of the data.
         config: the user's settings; what is set there wins.
-        samples: training samples. patches: how many of a size an epoch has.
+        patches: how many patches of a size an epoch has.
         has_objects: labels tell objects apart.
         class_names: in id order.
         directed: whether the labels have a direction, per axis; such axes are not flipped.
@@ -65,43 +63,20 @@ def make_plan(
     if not input_channels(norms):
         raise DataError("every channel of the images is constant: there is nothing to learn from")
     mode = _instance_mode(config, reasons, has_objects=has_objects)
-    shape = _paper_shape() if config.recipe == "paper" else _shape(fingerprint, config, dims, reasons)
-    patch: tuple[int, ...] = shape.pop("patch")
     softmax = fingerprint.num_classes + (mode == "border")
-    arguments = {
-        "dims": dims,
-        "channels": input_channels(norms),
-        "outputs": output_channels(fingerprint.num_classes, mode),
-        "max_width": 512 if dims == 2 else 320,
-        "residual": config.network.residual,
-        "deep_supervision": config.network.deep_supervision,
-        **shape,
-    }
-    if config.recipe == "paper" and dims == 3:
-        raise ConfigError("the network of 2015 is 2D: set data.dims to 2, or use the modern recipe")
+    patch, arguments = _network(fingerprint, config, dims, norms, mode, reasons)
     chosen: Any = config.train.dtype
     if chosen == "auto":
-        small = {**arguments, "base": min(arguments.get("base") or 16, 16)}
-        chosen, reasons["dtype"] = ("float32", "as in 2015") if shape.get("valid") else dtype(small, patch, softmax)
-    arguments, micro, seconds = _width_and_batch(
-        arguments,
-        patch,
-        config,
-        seconds_left,
-        device,
-        lambda a, m: clock(a, patch, m, softmax, chosen),
-        reasons,
-    )
-    count = config.train.count
-    if config.workers > 1 and count % config.workers:
-        # The batch stays what it is for one worker: it is cut into a micro-batch or more for each.
-        count, micro = config.workers, max(1, micro // config.workers)
-        seconds /= config.workers
-        reasons["count"] = f"a micro-batch for each of {config.workers} workers"
+        small = {**arguments, "base": min(arguments["base"] or 16, 16)}
+        chosen, reasons["dtype"] = dtype(small, patch, softmax) if not arguments["valid"] else ("float32", "as in 2015")
+
+    def seconds_of(network: dict[str, Any], micro_batch: int) -> float:
+        return clock(network, patch, micro_batch, softmax, chosen)
+
+    arguments, micro, seconds = _width_and_batch(arguments, patch, config, seconds_left, device, seconds_of, reasons)
+    count, micro, seconds = _share_out(config, micro, seconds, reasons)
     per_epoch = patches(patch)
     steps = _steps(config, per_epoch, micro * count, seconds * count, seconds_left, reasons)
-    optimizer = "sgd" if config.recipe == "paper" else config.train.optimizer
-    fields = {key: value for key, value in arguments.items() if key not in ("dims", "channels", "outputs", "depth")}
     return Plan(
         recipe=config.recipe,
         seed=config.seed,
@@ -116,29 +91,81 @@ def make_plan(
         micro_batch=micro,
         count=count,
         steps=steps,
-        warmup_steps=round(steps * config.train.warmup),
-        cooldown_steps=round(steps * config.train.cooldown),
         patches_per_epoch=per_epoch,
-        optimizer=optimizer,
-        lr=config.train.lr or {"adamw": 2e-3, "sgd": 1e-3 if config.recipe == "paper" else 1e-2}[optimizer],
-        weight_decay=config.train.weight_decay if optimizer == "adamw" else 0.0,
-        momentum=config.train.momentum,
-        clip_norm=config.train.clip_norm,
-        ema=config.train.ema,
         dtype=chosen,
         threads=threads,
         device=device,
         augmentation=_augmentation(config, fingerprint, dims, directed, reasons),
-        overlap=0.25,
         validate_every=max(1, steps // 20),
         validation_samples=_validation_samples(fingerprint, dims, patch, micro, steps),
         checkpoint_seconds=config.train.checkpoint_seconds,
         seconds_per_step=seconds * count,
         budget_s=seconds_left,
         reasons=reasons,
+        **_optimisation(config, steps),
         **_loss(fingerprint, config, mode, reasons),
-        **fields,
+        **{key: value for key, value in arguments.items() if key not in ("dims", "channels", "outputs", "depth")},
     )
+
+
+def _network(
+    fingerprint: Fingerprint,
+    config: Config,
+    dims: int,
+    norms: Sequence[ChannelNorm],
+    mode: Any,
+    reasons: dict[str, str],
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Patch, and the arguments of `UNet` (its base may be open still)."""
+    arguments = {
+        "dims": dims,
+        "channels": input_channels(norms),
+        "outputs": output_channels(fingerprint.num_classes, mode),
+        "max_width": 512 if dims == 2 else 320,
+        "valid": False,
+        "residual": config.network.residual,
+        "deep_supervision": config.network.deep_supervision,
+    }
+    if config.recipe == "paper" and dims == 3:
+        raise ConfigError("the network of 2015 is 2D: set data.dims to 2, or use the modern recipe")
+    shape = _paper_shape() if config.recipe == "paper" else _shape(fingerprint, config, dims, reasons)
+    patch: tuple[int, ...] = shape.pop("patch")
+    return patch, arguments | shape
+
+
+def _share_out(config: Config, micro: int, seconds: float, reasons: dict[str, str]) -> tuple[int, int, float]:
+    """Micro-batches of a step, their size, and seconds of one."""
+    count = config.train.count
+    if config.workers > 1 and count % config.workers:
+        # The batch stays what it is for one worker: it is cut into a micro-batch or more for each.
+        count, micro = config.workers, max(1, micro // config.workers)
+        seconds /= config.workers
+        reasons["count"] = f"a micro-batch for each of {config.workers} workers"
+    return count, micro, seconds
+
+
+def _optimisation(config: Config, steps: int) -> dict[str, Any]:
+    if config.recipe == "paper":
+        # Momentum and batch are those of 2015; it gives no learning rate, and knows no schedule and no averaging.
+        return {
+            "optimizer": "sgd",
+            "lr": config.train.lr or 1e-3,
+            "momentum": config.train.momentum,
+            "weight_decay": 0.0,
+            "clip_norm": config.train.clip_norm,
+            "ema": 0.0,
+        }
+    optimizer = config.train.optimizer
+    return {
+        "optimizer": optimizer,
+        "lr": config.train.lr or {"adamw": 2e-3, "sgd": 1e-2}[optimizer],
+        "weight_decay": config.train.weight_decay if optimizer == "adamw" else 0.0,
+        "momentum": config.train.momentum,
+        "clip_norm": config.train.clip_norm,
+        "ema": config.train.ema,
+        "warmup_steps": round(steps * config.train.warmup),
+        "cooldown_steps": round(steps * config.train.cooldown),
+    }
 
 
 def _dims(fingerprint: Fingerprint, config: Config, reasons: dict[str, str]) -> tuple[Literal[2, 3], bool]:
@@ -177,8 +204,8 @@ def _channel_norm(
     if channel.kind == "constant":
         reasons[name] = "constant: left out"
         return ChannelNorm("drop")
-    values = getattr(channel, "values", ())
-    if channel.kind == "categorical" and values and len(values) <= _MAX_ONEHOT:
+    values = channel.values
+    if channel.kind == "categorical" and values:
         reasons[name] = f"{len(values)} codes: one channel each"
         return ChannelNorm("onehot", values=tuple(float(v) for v in values))
     if fingerprint.intensity_scale_differs:

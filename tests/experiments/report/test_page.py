@@ -175,6 +175,16 @@ def test_many_images_are_cut_to_the_worst(tmp_path):
     assert ">image-1000<" not in text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.4, "0 s"), (59, "59 s"), (252, "4.2 min"), (1012, "17 min"), (3590, "1 h 0 min"), (7380, "2 h 3 min")],
+)
+def test_times_are_told_shortly(tmp_path, seconds, told):
+    path = tmp_path / "report.html"
+    write_report(path, record={"seconds": seconds}, journal_events=[], scores={})
+    assert f">{told}<" in path.read_text()
+
+
 def test_a_run_that_ended_at_once_has_a_page(tmp_path):
     path = tmp_path / "report.html"
     write_report(path, record={}, journal_events=[], scores={})

@@ -131,12 +131,13 @@ def _figures(
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people say it: "8 s", "12 min 5 s", "2 h 3 min"."""
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    """Write a time as people say it: "8 s", "4.2 min", "17 min", "2 h 3 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{seconds / 60:.1f} min"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _warnings(warnings: Sequence[str]) -> Markup | None:
