@@ -61,9 +61,7 @@ def test_a_command_gets_its_options(command, capsys):
 
 
 def test_bad_input_is_a_message_and_status_2(command, capsys):
-    command(
-        raising(DataError("2 files cannot be used", [Problem("a.png", "cut off"), Problem("b.png", "empty")]))
-    )
+    command(raising(DataError("2 files cannot be used", [Problem("a.png", "cut off"), Problem("b.png", "empty")])))
     assert call("try") == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -134,9 +132,7 @@ def _python(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_help_loads_nothing_heavy():
     code = (
-        "import sys; from useg.cli import main\n"
-        "try: main(['--help'])\n"
-        "finally: print(*sorted(sys.modules), sep='\\n')"
+        "import sys; from useg.cli import main\ntry: main(['--help'])\nfinally: print(*sorted(sys.modules), sep='\\n')"
     )
     done = _python("-c", code)
     assert done.returncode == 0, done.stderr

@@ -45,9 +45,7 @@ def check(ref: str, expected: np.ndarray, colour: str, format_name: str) -> None
     np.testing.assert_array_equal(read_image(ref, window), expected[:, *window])
 
 
-@pytest.mark.parametrize(
-    ("pixels", "colour"), [(GREY, "grey"), (RGB, "rgb"), (RGBA, "rgba"), (RGBA[..., :2], "rgba")]
-)
+@pytest.mark.parametrize(("pixels", "colour"), [(GREY, "grey"), (RGB, "rgb"), (RGBA, "rgba"), (RGBA[..., :2], "rgba")])
 def test_png_of_8_bits(tmp_path: Path, pixels: np.ndarray, colour: str) -> None:
     check(save(tmp_path / "a.png", Image.fromarray(pixels)), channels_first(pixels), colour, "png")
 
@@ -245,9 +243,7 @@ def test_several_reads_of_one_open_image(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image.read(WINDOW), channels_first(RGB)[:, *WINDOW])
 
 
-@pytest.mark.parametrize(
-    "window", [(slice(0, 5),), (slice(0, 5, 2), slice(0, 5)), (slice(5, 5), slice(0, 5))]
-)
+@pytest.mark.parametrize("window", [(slice(0, 5),), (slice(0, 5, 2), slice(0, 5)), (slice(5, 5), slice(0, 5))])
 def test_a_wrong_window_is_a_mistake_of_the_caller(tmp_path: Path, window: tuple[slice, ...]) -> None:
     with pytest.raises(ValueError, match="window"):
         read_image(save(tmp_path / "a.png", Image.fromarray(GREY)), window)
@@ -345,9 +341,7 @@ def test_a_refused_permission_is_said(tmp_path: Path) -> None:
         read_header(ref)
 
 
-def test_the_limit_holds_for_whole_images_and_for_windows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_limit_holds_for_whole_images_and_for_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USEG_DECODE_LIMIT_BYTES", "4000")
     png = save(tmp_path / "a.png", Image.fromarray(RGB))
     with pytest.raises(DataError, match="USEG_DECODE_LIMIT_BYTES to 5883"):

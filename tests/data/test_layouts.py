@@ -37,9 +37,7 @@ def label_map(seed: int, size: tuple[int, ...] = SIZE, values: tuple[int, ...] =
 def field_of_view(size: tuple[int, ...] = SIZE) -> np.ndarray:
     """A disc in the middle."""
     row, column = np.indices(size)
-    return (255 * ((row - size[0] / 2) ** 2 + (column - size[1] / 2) ** 2 < (min(size) / 2.5) ** 2)).astype(
-        np.uint8
-    )
+    return (255 * ((row - size[0] / 2) ** 2 + (column - size[1] / 2) ** 2 < (min(size) / 2.5) ** 2)).astype(np.uint8)
 
 
 def save(path: Path, pixels: np.ndarray) -> Path:
@@ -109,9 +107,7 @@ STEMS = st.one_of(
     st.lists(st.integers(0, 3000).map(str), min_size=3, max_size=8, unique=True),
     st.lists(st.integers(0, 3000).map("{:05d}".format), min_size=3, max_size=8, unique=True),
     st.lists(st.integers(0, 999).map("Zelle {:03d} é".format), min_size=3, max_size=8, unique=True),
-    st.lists(
-        st.from_regex(r"[a-h]{4}\d{2}x", fullmatch=True), min_size=3, max_size=8, unique_by=str.casefold
-    ),
+    st.lists(st.from_regex(r"[a-h]{4}\d{2}x", fullmatch=True), min_size=3, max_size=8, unique_by=str.casefold),
     st.lists(st.uuids().map(str), min_size=3, max_size=8, unique=True),
 )
 SUFFIXES = st.sampled_from([".png", ".PNG", ".tif", ".bmp", ".TIFF"])
@@ -215,9 +211,7 @@ def one_folder(draw) -> Made:
     )
     suffixes = draw(SUFFIXES), draw(SUFFIXES)
     made = Made({}, {})
-    for stem in draw(
-        STEMS.filter(lambda stems: image != "img{}" or all(stem[0].isdigit() for stem in stems))
-    ):
+    for stem in draw(STEMS.filter(lambda stems: image != "img{}" or all(stem[0].isdigit() for stem in stems))):
         path = f"{folder}{image.format(stem)}{suffixes[0]}"
         made.pairs[path] = f"{folder}{label.format(stem)}{suffixes[1]}"
         made.splits[path] = "train" if folder == "train/" else None
@@ -265,9 +259,7 @@ def folder_per_sample(draw) -> Made:
     return made
 
 
-@pytest.mark.parametrize(
-    "layouts", [two_folders, split_with_role, one_folder, without_words, folder_per_sample]
-)
+@pytest.mark.parametrize("layouts", [two_folders, split_with_role, one_folder, without_words, folder_per_sample])
 def test_pairs_come_out_as_they_were_made(layouts):
     @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     @given(layouts(), st.booleans())
@@ -284,9 +276,7 @@ WORDS = st.sampled_from(WORD_TEXT.split())
 ANY_NAME = st.lists(WORDS, min_size=1, max_size=3).map("".join)
 ANY_SUFFIX = st.sampled_from([".png", ".tif", ".PNG", ".txt"])
 ANY_TREE = st.dictionaries(
-    st.tuples(
-        st.lists(ANY_NAME, max_size=3).map(tuple), ANY_NAME, st.sampled_from([".png", ".tif", ".PNG", ".txt"])
-    ),
+    st.tuples(st.lists(ANY_NAME, max_size=3).map(tuple), ANY_NAME, st.sampled_from([".png", ".tif", ".PNG", ".txt"])),
     st.sampled_from(["picture", "labels", "binary", "broken"]),
     min_size=1,
     max_size=14,

@@ -56,9 +56,7 @@ def pairs(root: Path, **more) -> dict[str, tuple[str, ...]]:
 
 def test_the_exact_name_beats_the_number_and_strays_are_left_over(tmp_path):
     names = ["7", "149", "166", "20"]
-    make(
-        tmp_path, [f"images/{n}.tif" for n in names], [f"labels/{n}.png" for n in [*names, "149_166", "7_20"]]
-    )
+    make(tmp_path, [f"images/{n}.tif" for n in names], [f"labels/{n}.png" for n in [*names, "149_166", "7_20"]])
     reading = read_layout(tmp_path)
     assert [sample.key for sample in reading.samples] == ["7", "20", "149", "166"]
     assert all(Path(s.images[0]).stem == Path(s.labels[0]).stem for s in reading.samples)
@@ -78,9 +76,7 @@ def test_one_mask_per_object(tmp_path):
         assert sample.masks_are_objects
         assert sample.split == "train"
         assert len(sample.labels) == 3
-        assert {Path(label).parent for label in sample.labels} == {
-            Path(sample.images[0]).parents[1] / "masks"
-        }
+        assert {Path(label).parent for label in sample.labels} == {Path(sample.images[0]).parents[1] / "masks"}
 
 
 @pytest.mark.parametrize("label", ["masks/{}/{}.png", "masks/{}_{}.png", "masks/{}-mask-{}.png"])
@@ -150,9 +146,7 @@ def test_same_names_in_two_parts_are_different_samples(tmp_path):
     names = [f"{part}/{{}}/{n}.jpg" for part in ("train", "validation") for n in (1, 2, 10)]
     make(tmp_path, [n.format("images") for n in names], [n.format("masks") for n in names])
     reading = read_layout(tmp_path)
-    assert [s.key for s in reading.samples] == [
-        f"{part}/{n}" for part in ("train", "validation") for n in (1, 2, 10)
-    ]
+    assert [s.key for s in reading.samples] == [f"{part}/{n}" for part in ("train", "validation") for n in (1, 2, 10)]
     assert [s.split for s in reading.samples] == ["train"] * 3 + ["val"] * 3
 
 
@@ -171,9 +165,7 @@ def test_stacks_and_pairs_of_single_files(tmp_path):
 
 
 def test_numbers_pair_names_that_share_nothing_else(tmp_path):
-    make(
-        tmp_path, [f"images/Foto{n:03d}b.png" for n in (1, 2, 30)], [f"labels/L {n}.png" for n in (1, 2, 30)]
-    )
+    make(tmp_path, [f"images/Foto{n:03d}b.png" for n in (1, 2, 30)], [f"labels/L {n}.png" for n in (1, 2, 30)])
     assert pairs(tmp_path) == {f"images/Foto{n:03d}b.png": (f"labels/L {n}.png",) for n in (1, 2, 30)}
 
 
@@ -264,9 +256,7 @@ def test_a_part_without_any_labels_is_for_predicting(tmp_path):
     make(tmp_path, [f"test/images/{n}.png" for n in range(3)], [])
     reading = read_layout(tmp_path, labels_needed=True)
     assert reading.problems == ()
-    assert [(s.split, bool(s.labels)) for s in reading.samples] == [("test", False)] * 3 + [
-        ("train", True)
-    ] * 4
+    assert [(s.split, bool(s.labels)) for s in reading.samples] == [("test", False)] * 3 + [("train", True)] * 4
 
 
 def test_by_products_are_left_over(tmp_path):
@@ -306,9 +296,7 @@ def test_hdf5_data_sets(tmp_path):
                 file["scribble"] = mask(p, (4, 16, 16), 4).astype(np.uint16)
                 file["spacing"] = np.ones(3)
     reading = read_layout(tmp_path)
-    assert [s.key for s in reading.samples] == [
-        f"patient{p:03d}_frame{f:02d}" for p in (1, 30) for f in (1, 12)
-    ]
+    assert [s.key for s in reading.samples] == [f"patient{p:03d}_frame{f:02d}" for p in (1, 30) for f in (1, 12)]
     first = reading.samples[0]
     assert first.images == (f"{tmp_path}/patient001_frame01.h5#image",)
     assert first.labels == (f"{tmp_path}/patient001_frame01.h5#label",)
@@ -353,9 +341,7 @@ def test_frames_of_a_clip_by_number(tmp_path, label, start):
     make(tmp_path, [], [label.format(n + start) for n in range(6)])
     reading = read_layout(tmp_path)
     assert [s.images[0] for s in reading.samples] == [f"{tmp_path}/walk.mp4#{n}" for n in range(6)]
-    assert [s.labels[0] for s in reading.samples] == [
-        f"{tmp_path}/{label.format(n + start)}" for n in range(6)
-    ]
+    assert [s.labels[0] for s in reading.samples] == [f"{tmp_path}/{label.format(n + start)}" for n in range(6)]
     assert {s.group for s in reading.samples} == {"walk"}
 
 
@@ -439,9 +425,7 @@ def test_a_folder_of_label_maps_alone_reads_as_images(tmp_path):
 
 
 def test_names_that_cannot_be_paired_are_all_named(tmp_path):
-    make(
-        tmp_path, ["images/ant.png", "images/bee.png"], ["labels/one.png", "labels/two.png", "labels/six.png"]
-    )
+    make(tmp_path, ["images/ant.png", "images/bee.png"], ["labels/one.png", "labels/two.png", "labels/six.png"])
     with pytest.raises(DataError, match="no labels were found") as caught:
         read_layout(tmp_path, labels_needed=True)
     assert len(caught.value.problems) == 3
@@ -510,9 +494,7 @@ def test_seven_thousand_files_are_read_in_seconds(tmp_path):
     assert [len(s.labels) for s in reading.samples] == [49] * 140
 
 
-@pytest.mark.skipif(
-    "USEG_TEST_DATA" not in os.environ, reason="USEG_TEST_DATA names no folder of real data sets"
-)
+@pytest.mark.skipif("USEG_TEST_DATA" not in os.environ, reason="USEG_TEST_DATA names no folder of real data sets")
 def test_real_data_sets():
     root = Path(os.environ["USEG_TEST_DATA"])
     counts = {

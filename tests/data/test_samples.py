@@ -15,9 +15,7 @@ from useg.data.reading import Sample
 from useg.data.samples import Samples, match_channels, only_images
 from useg.errors import DataError
 
-MAPPING = LabelMapping(
-    kind="values", classes=(LabelClass(name="a", values=(0,)), LabelClass(name="b", values=(255,)))
-)
+MAPPING = LabelMapping(kind="values", classes=(LabelClass(name="a", values=(0,)), LabelClass(name="b", values=(255,))))
 
 
 @pytest.fixture

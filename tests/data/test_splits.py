@@ -214,9 +214,7 @@ def test_folds_of_a_sequence_are_blocks_of_neighbours(count, k):
     assert loads.max() - loads.min() <= 1
     for fold in range(k):
         splits = fold_splits(found, fold, sequence=True)
-        assert [i for i, s in enumerate(splits) if s == "val"] == [
-            i for i, f in enumerate(found) if f == fold
-        ]
+        assert [i for i, s in enumerate(splits) if s == "val"] == [i for i, f in enumerate(found) if f == fold]
         assert all(left == right or GAP in (left, right) for left, right in pairwise(splits))
         assert fold_splits(found, fold) == ["val" if f == fold else "train" for f in found]
 
@@ -243,9 +241,7 @@ def test_blocks_never_touch(space, fraction, gap_px, seed):
     for window in cut.train:
         marks[window] += 2
     assert set(np.unique(marks)) <= {0, 1, 2}
-    along = int(
-        np.argmax([window.stop - window.start != size for window, size in zip(cut.val, space, strict=True)])
-    )
+    along = int(np.argmax([window.stop - window.start != size for window, size in zip(cut.val, space, strict=True)]))
     lines = marks.max(axis=tuple(i for i in range(len(space)) if i != along))
     assert (lines == 0).sum() == gap_px
     val, train = np.flatnonzero(lines == 1), np.flatnonzero(lines == 2)

@@ -90,9 +90,7 @@ def test_palettes(tmp_path: Path) -> None:
         (STACK, {"volumetric": True, "tile": (16, 32, 32), "compression": "deflate"}, (1, 7, 70, 90)),
     ],
 )
-def test_stacks_and_bands(
-    tmp_path: Path, pixels: np.ndarray, options: dict[str, Any], shape: tuple[int, ...]
-) -> None:
+def test_stacks_and_bands(tmp_path: Path, pixels: np.ndarray, options: dict[str, Any], shape: tuple[int, ...]) -> None:
     ref = write(tmp_path / "a.tif", pixels, photometric="minisblack", **options)
     check(ref, (STACK if shape[0] != 2 else STACK[:2]).reshape(shape))
 

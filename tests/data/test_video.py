@@ -62,9 +62,7 @@ def test_a_frame_after_the_end_is_refused(clip: Path) -> None:
         read_header(f"{clip}#30")
 
 
-def test_a_clip_that_is_cut_off_is_named(
-    clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_clip_that_is_cut_off_is_named(clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cut.mp4"
     path.write_bytes(clip.read_bytes()[:-600])
     with pytest.raises(DataError, match=r"cut\.mp4"):

@@ -102,9 +102,7 @@ def test_palettes(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize(
-    ("kind", "suffix"), [("jpg", ".png"), ("jpg", ".tif"), ("png", ".png"), ("tif", ".tif")]
-)
+@pytest.mark.parametrize(("kind", "suffix"), [("jpg", ".png"), ("jpg", ".tif"), ("png", ".png"), ("tif", ".tif")])
 def test_a_map_lies_on_its_picture_with_and_without_the_tag(
     tmp_path: Path, orientation: int, kind: str, suffix: str
 ) -> None:
@@ -295,9 +293,7 @@ def test_a_block_that_does_not_continue_the_map(tmp_path: Path, block: np.ndarra
         writer.write(block)
 
 
-@pytest.mark.parametrize(
-    "block", [np.full((1, 70, 90), 256), np.full((1, 70, 90), -1), np.zeros((1, 70, 90))]
-)
+@pytest.mark.parametrize("block", [np.full((1, 70, 90), 256), np.full((1, 70, 90), -1), np.zeros((1, 70, 90))])
 def test_values_that_do_not_fit(tmp_path: Path, block: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"do not fit|cannot be written"):
         write_as_bytes(tmp_path / "a.png", block)

@@ -149,9 +149,7 @@ def test_membranes_are_seen_or_named(tmp_path: Path) -> None:
     assert 0.5 < seen["membranes"]["v_rand"] < 1
     assert evaluate_folders(*folders, membrane="background")["membranes"] == seen["membranes"]
     assert evaluate_folders(*folders, membrane="none")["membranes"] is None
-    with pytest.raises(
-        InputError, match="no membrane class 'cell' of two: the labels have background, foreground"
-    ):
+    with pytest.raises(InputError, match="no membrane class 'cell' of two: the labels have background, foreground"):
         evaluate_folders(*folders, membrane="cell")
 
 

@@ -246,7 +246,9 @@ def test_what_cannot_be_resumed(data: Path, home: Path) -> None:
     run = train(data, home=home, config=small(), listener=StopAfter(2))["run"]
     for folder in ("images", "masks"):
         (data / folder / "3.png").rename(data / folder / "9.png")
-    with pytest.raises(InputError, match=r"data of this run has changed(.*\n)*.*images/3\.png: was part of this run and is gone"):
+    with pytest.raises(
+        InputError, match=r"data of this run has changed(.*\n)*.*images/3\.png: was part of this run and is gone"
+    ):
         train(None, home=home, resume=run)
 
 

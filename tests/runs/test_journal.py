@@ -106,7 +106,9 @@ def test_a_full_disk_at_the_end_is_a_resource_error(tmp_path: Path, monkeypatch)
 
 def test_steps_done_again_replace_the_first_ones(tmp_path: Path) -> None:
     decision = {"event": "decision", "step": 3, "stop": 9}
-    write(tmp_path, 1, {"event": "started", "step": 0}, *(step(n, loss=1) for n in (1, 2, 3)), decision, step(4, loss=1))
+    write(
+        tmp_path, 1, {"event": "started", "step": 0}, *(step(n, loss=1) for n in (1, 2, 3)), decision, step(4, loss=1)
+    )
     write(tmp_path, 2, {"event": "resumed", "step": 2}, step(3, loss=2), step(4, loss=2), step(5, loss=2))
     write(tmp_path, 10, {"event": "resumed", "step": 4}, step(5, loss=10))
     history = read_journal(tmp_path)
@@ -135,9 +137,7 @@ print(*(claim_attempt(Path(sys.argv[1])).name for _ in range(10)))
 
 def test_two_processes_never_share_an_attempt(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CLAIMS, str(tmp_path)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()

@@ -193,9 +193,7 @@ def test_wrong_input_is_refused() -> None:
     outputs = np.zeros((2, 4, 4), dtype=np.float32)
     with pytest.raises(ConfigError, match=r"'border' with 2 classes .* needs 3 output channels, got 2"):
         separate(outputs, 2, "border")
-    with pytest.raises(
-        ConfigError, match=r"unknown instance mode 'watershed': choose one of none, border, weights"
-    ):
+    with pytest.raises(ConfigError, match=r"unknown instance mode 'watershed': choose one of none, border, weights"):
         checked_mode("watershed")
     with pytest.raises(ConfigError, match=r"mask_threshold must lie in 0..1, got 1.5"):
         SeparationParameters(mask_threshold=1.5)

@@ -121,7 +121,9 @@ def test_bfloat16_logits_are_summed_in_float32() -> None:
     logits, targets, weights = problem(6)
     loss = segmentation_loss(logits.bfloat16(), targets, weights, softmax_channels=3)
     assert loss.dtype == torch.float32
-    assert value(loss) == pytest.approx(value(segmentation_loss(logits, targets, weights, softmax_channels=3)), rel=0.02)
+    assert value(loss) == pytest.approx(
+        value(segmentation_loss(logits, targets, weights, softmax_channels=3)), rel=0.02
+    )
 
 
 def test_the_distance_cue_is_the_channel_after_the_classes() -> None:

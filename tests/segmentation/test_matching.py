@@ -97,10 +97,7 @@ def test_panoptic_quality_is_torchmetrics(seed: int) -> None:
         truth = cells(10 * seed + number)
         found = perturbed(truth, seed)
         counts += count_objects(overlaps(truth, found))
-        pair = [
-            torch.from_numpy(np.stack([labels > 0, labels], axis=-1))[None].long()
-            for labels in (found, truth)
-        ]
+        pair = [torch.from_numpy(np.stack([labels > 0, labels], axis=-1))[None].long() for labels in (found, truth)]
         oracle.update(*pair)
     expected = oracle.compute()[0]  # things come first
     scores = object_scores(counts)
@@ -136,9 +133,7 @@ def test_merges_and_splits() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_map_against_itself_is_perfect(seed: int) -> None:
     truth = cells(seed)
-    scores = object_scores(
-        count_objects(overlaps(truth, 1000 - np.where(truth, truth, 1000).astype(np.int32)))
-    )
+    scores = object_scores(count_objects(overlaps(truth, 1000 - np.where(truth, truth, 1000).astype(np.int32))))
     assert [scores[key] for key in ("ap_mean", "pq", "seg", "precision50", "recall50")] == [1.0] * 5
 
 
@@ -179,9 +174,7 @@ def test_leaving_out_small_predictions_equals_removing_them(size: int) -> None:
     found = perturbed(truth, 3)
     sizes = np.bincount(found.reshape(-1))
     removed = np.where(sizes[found] >= size, found, 0).astype(np.int32)
-    assert count_objects(overlaps(truth, found).without_small(size)) == count_objects(
-        overlaps(truth, removed)
-    )
+    assert count_objects(overlaps(truth, found).without_small(size)) == count_objects(overlaps(truth, removed))
 
 
 def test_huge_ids_and_many_objects_need_no_dense_table() -> None:

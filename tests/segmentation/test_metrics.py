@@ -71,9 +71,7 @@ def test_empty_policy() -> None:
     some = np.array([[0, 1], [0, 0]], dtype=np.uint8)
     pairs = [(nothing, nothing), (some, nothing), (nothing, some), (some, some)]
     scores = class_scores([confusion(truth, found, 2) for truth, found in pairs], 1)
-    assert scores["dice_mean"] == pytest.approx(
-        1 / 3
-    )  # the image without the class is left out, the others count
+    assert scores["dice_mean"] == pytest.approx(1 / 3)  # the image without the class is left out, the others count
     assert scores["dice"] == pytest.approx(0.5)
     assert [scores[f"images_{key}"] for key in ("with_class", "missed", "false", "absent")] == [2, 1, 1, 1]
     absent = class_scores([confusion(nothing, nothing, 2)], 1)

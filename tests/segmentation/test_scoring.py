@@ -20,9 +20,7 @@ def picture(seed: int) -> np.ndarray:
 
 def test_a_perfect_prediction_scores_perfectly_and_is_json() -> None:
     objects = ndimage.label(picture(0) == 2)[0].astype(np.int32)
-    counts = score_sample(
-        "a/0", picture(0), picture(0), task=TASK, true_objects=objects, predicted_objects=objects
-    )
+    counts = score_sample("a/0", picture(0), picture(0), task=TASK, true_objects=objects, predicted_objects=objects)
     scores = json.loads(json.dumps(pool([counts], TASK)))
     assert (scores["mean_dice"], scores["mean_iou"], scores["pixel_error"]) == (1.0, 1.0, 0.0)
     assert scores["mean_over"] == ["one", "two"]
@@ -66,9 +64,7 @@ def test_ignored_pixels_change_nothing() -> None:
         changed = np.where(truth == IGNORE, picture(other), found)
         predicted = ndimage.label(found > 0)[0].astype(np.int32)
         predicted[:, 30:] = np.where(picture(other)[:, 30:] == 2, 500 + other, 0)
-        counts = score_sample(
-            "x", truth, changed, task=TASK, true_objects=objects, predicted_objects=predicted
-        )
+        counts = score_sample("x", truth, changed, task=TASK, true_objects=objects, predicted_objects=predicted)
         rows.append(pool([counts], TASK))
     assert rows[0] == rows[1]
     assert rows[0]["ignored_pixels"] == 40 * 20
@@ -119,8 +115,6 @@ def test_volumes_are_scored_in_their_spacing() -> None:
     truth = np.zeros((8, 10, 12), dtype=np.uint8)
     truth[2:6, 2:8, 2:8] = 1
     found = np.roll(truth, 1, axis=0)
-    counts = score_sample(
-        "v", truth, found, task=Task(class_names=("background", "organ")), spacing=(5.0, 1.0, 1.0)
-    )
+    counts = score_sample("v", truth, found, task=Task(class_names=("background", "organ")), spacing=(5.0, 1.0, 1.0))
     assert isinstance(counts, SampleCounts)
     assert counts.surfaces[1].hd95 == 5.0

@@ -38,18 +38,14 @@ def test_distances_are_those_of_monai(shape: tuple[int, ...], spacing: tuple[flo
         "spacing": list(spacing),
     }
     assert scores.hd95 == pytest.approx(float(compute_hausdorff_distance(**pair, percentile=95)), rel=1e-5)
-    assert scores.assd == pytest.approx(
-        float(compute_average_surface_distance(**pair, symmetric=True)), rel=1e-5
-    )
+    assert scores.assd == pytest.approx(float(compute_average_surface_distance(**pair, symmetric=True)), rel=1e-5)
     assert scores.nsd == pytest.approx(float(compute_surface_dice(**pair, class_thresholds=[1.5])), rel=1e-6)
     assert not scores.missed
     assert 0 < scores.nsd < 1
 
 
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
-def test_distances_are_those_between_all_pairs_of_pixels(
-    shape: tuple[int, ...], spacing: tuple[float, ...]
-) -> None:
+def test_distances_are_those_between_all_pairs_of_pixels(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
     truth, predicted = blob(3, shape), blob(4, shape)
     first, second = (np.argwhere(outline(mask)) * spacing for mask in (truth, predicted))
     matrix = cdist(first, second)

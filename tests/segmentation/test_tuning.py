@@ -91,9 +91,7 @@ def test_each_metric_has_its_own_best_threshold() -> None:
     chance = np.concatenate([c[label != IGNORE] for c, label in pairs]).astype(float)
     steps = [round(0.01 * k, 2) for k in range(1, 100)]
     errors = [((chance >= step) != counted).mean() for step in steps]
-    dices = [
-        2 * ((chance >= s) & (counted == 1)).sum() / ((chance >= s).sum() + counted.sum()) for s in steps
-    ]
+    dices = [2 * ((chance >= s) & (counted == 1)).sum() / ((chance >= s).sum() + counted.sum()) for s in steps]
     assert points["pixel_error"].score == pytest.approx(min(errors))
     assert errors[steps.index(points["pixel_error"].threshold)] == min(errors)
     assert points["dice"].score == pytest.approx(max(dices))
@@ -124,9 +122,7 @@ def test_v_rand_is_tuned_by_itself(cell_class: int) -> None:
 
     def v_rand(threshold: float) -> float:
         bound = threshold if cell_class else 1 - threshold
-        scores = [
-            count_regions(components(label == 1), thin(chance, bound)).v_rand for chance, label in pairs
-        ]
+        scores = [count_regions(components(label == 1), thin(chance, bound)).v_rand for chance, label in pairs]
         return sum(scores) / len(scores)
 
     point = points["v_rand"]

@@ -69,12 +69,7 @@ def test_large_samples_come_more_often() -> None:
 
 def test_steps_go_through_an_epoch_without_gap_or_repetition(plan, discs) -> None:
     batches = Batches(plan(count=2, micro_batch=3), discs, range(5))
-    flat = [
-        image
-        for step in range(12)
-        for number in range(2)
-        for image in batches.micro_batch(step, number).image
-    ]
+    flat = [image for step in range(12) for number in range(2) for image in batches.micro_batch(step, number).image]
     wanted = [batches.patch(*divmod(place, 60))[0] for place in range(72)]
     assert all(np.array_equal(a, b) for a, b in zip(flat, wanted, strict=True))
 

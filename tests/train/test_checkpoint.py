@@ -48,7 +48,10 @@ def test_the_digest_is_of_names_types_shapes_and_values_only() -> None:
 
 
 def test_the_digest_is_pinned() -> None:
-    assert tensors_digest({"a": torch.arange(3.0), "b": torch.ones(1, dtype=torch.int8)}) == "c5de39dd592444f157ac7eb507ae5ac60ceed80170f719e2200e700c534007f7"
+    assert (
+        tensors_digest({"a": torch.arange(3.0), "b": torch.ones(1, dtype=torch.int8)})
+        == "c5de39dd592444f157ac7eb507ae5ac60ceed80170f719e2200e700c534007f7"
+    )
 
 
 def test_every_cut_and_every_flipped_byte_is_noticed(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def test_what_is_not_finite_never_enters_the_weights(plan, batches, where: str) 
         batch.image[0, 0, 3, 3] = math.nan
     else:
         trainer.network.head.bias.register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(TrainingError, match=rf"the {where} became (nan|inf) at step 4\. The last good checkpoint is kept"):
+    with pytest.raises(
+        TrainingError, match=rf"the {where} became (nan|inf) at step 4\. The last good checkpoint is kept"
+    ):
         trainer.take_step([batch], 1e-3)
     after = trainer.tensors()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())

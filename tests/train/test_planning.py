@@ -36,7 +36,9 @@ def measured(space: tuple[int, ...], *, spacing=None, channels=(channel(),), cla
     )  # fmt: skip
 
 
-def planned(data: Fingerprint, *sets: str, minutes: float | None = 15, speed: float = 5e8, objects=False, **given) -> Plan:
+def planned(
+    data: Fingerprint, *sets: str, minutes: float | None = 15, speed: float = 5e8, objects=False, **given
+) -> Plan:
     """A machine that does so many pixels times squared width a second."""
 
     def clock(arguments, patch, micro, softmax, dtype) -> float:

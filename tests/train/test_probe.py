@@ -37,6 +37,9 @@ def test_the_faster_dtype_is_a_measured_one(monkeypatch) -> None:
         "this processor has no bfloat16 arithmetic",
     )
     monkeypatch.setattr(probe, "_has_bfloat16", lambda: True)
-    for times, chosen in [({"float32": 2.0, "bfloat16": 1.0}, "bfloat16"), ({"float32": 1.0, "bfloat16": 1.0}, "float32")]:
+    for times, chosen in [
+        ({"float32": 2.0, "bfloat16": 1.0}, "bfloat16"),
+        ({"float32": 1.0, "bfloat16": 1.0}, "float32"),
+    ]:
         monkeypatch.setattr(probe, "step_seconds", lambda *a, dtype, t=times, **k: t[dtype])
         assert probe.better_dtype(arguments, (8, 8), **given)[0] == chosen

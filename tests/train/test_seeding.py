@@ -12,7 +12,11 @@ def test_golden_numbers() -> None:
     python -c "from useg.train.seeding import *; print(generator(7, 1, 2).bit_generator.random_raw(3).tolist(),
     generator(0, 2, 5, 9).random(2).tolist(), permutation(8, 3, 1, 4).tolist(), torch_seed(5, 12, 100, 1))"
     """
-    assert generator(7, 1, 2).bit_generator.random_raw(3).tolist() == [2267725648138033092, 1741272831252874411, 8307302608180646822]
+    assert generator(7, 1, 2).bit_generator.random_raw(3).tolist() == [
+        2267725648138033092,
+        1741272831252874411,
+        8307302608180646822,
+    ]
     assert generator(0, 2, 5, 9).random(2).tolist() == [0.19775384025499976, 0.45822315362032817]
     assert permutation(8, 3, 1, 4).tolist() == [5, 7, 6, 3, 2, 0, 1, 4]
     assert torch_seed(5, 12, 100, 1) == 5010331808212720744

@@ -221,8 +221,7 @@ def _with_groups(samples: list[Sample], done: Assembly) -> list[Sample]:
             continue
         example = groups[0]
         done.sentences.append(
-            f"Samples of one {how} group (for instance {example}) stay together in a split: "
-            f"{len(splits)} groups."
+            f"Samples of one {how} group (for instance {example}) stay together in a split: {len(splits)} groups."
         )
         return [replace(sample, group=group) for sample, group in zip(samples, groups, strict=True)]
     return samples

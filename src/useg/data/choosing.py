@@ -68,12 +68,8 @@ def _by_words(images: list[Group], labels: list[Group], looks: Looks) -> list[_C
     if len(found) == 1:
         return [_Candidate(found[0], 0.0)]
     several = {id(m.labels) for m in found if sum(other.images is m.images for other in found) > 1}
-    fixed = {
-        i for i in several if looks.same_shape_everywhere(next(m.labels for m in found if id(m.labels) == i))
-    }
-    return [
-        _Candidate(m, _score(m, looks, fixed=id(m.labels) in fixed), id(m.labels) in fixed) for m in found
-    ]
+    fixed = {i for i in several if looks.same_shape_everywhere(next(m.labels for m in found if id(m.labels) == i))}
+    return [_Candidate(m, _score(m, looks, fixed=id(m.labels) in fixed), id(m.labels) in fixed) for m in found]
 
 
 def _matches(images: list[Group], labels: Group, looks: Looks) -> list[Match]:
@@ -142,9 +138,7 @@ def _by_affix(files: Sequence[File], groups: list[Group]) -> list[Group]:
 def _take(candidates: list[_Candidate], looks: Looks) -> Choice:
     """Take the best pairing, then the best of those that share no file with it, and so on."""
     choice = Choice()
-    left = sorted(
-        candidates, key=lambda each: (-each.score, each.match.images.place, each.match.labels.place)
-    )
+    left = sorted(candidates, key=lambda each: (-each.score, each.match.images.place, each.match.labels.place))
     used: set[str] = set()
     taken: list[_Candidate] = []
     for candidate in left:

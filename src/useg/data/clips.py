@@ -55,9 +55,7 @@ def _belongs(mask: File, clip: File, *, only: bool) -> bool:
         return True
     if any(plain(folder) in names or words(folder).rest in names for folder in mask.folders):
         return True
-    return only and (
-        mask.words.role == "label" or any(words(folder).role == "label" for folder in mask.folders)
-    )
+    return only and (mask.words.role == "label" or any(words(folder).role == "label" for folder in mask.folders))
 
 
 def _length(root: Path, file: File) -> int:

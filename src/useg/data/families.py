@@ -137,14 +137,8 @@ def affix_groups(group: Group) -> list[Group]:
                 families[name].setdefault(plain(affix), file.ref)
         several = Counter(frozenset(found) for found in families.values() if 2 <= len(found) <= 8)
         for affixes, count in several.items():
-            if (
-                count >= 2
-                and count * len(affixes) >= ENOUGH * len(group)
-                and (best is None or count > best[0])
-            ):
-                of = {
-                    ref: a for found in families.values() if set(found) == affixes for a, ref in found.items()
-                }
+            if count >= 2 and count * len(affixes) >= ENOUGH * len(group) and (best is None or count > best[0]):
+                of = {ref: a for found in families.values() if set(found) == affixes for a, ref in found.items()}
                 best = (count, affixes, of)
     if best is None:
         return []

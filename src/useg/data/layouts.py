@@ -60,9 +60,7 @@ def _read_file(path: Path) -> Reading:
     if path.suffix.casefold() == ".csv":
         return read_pairs(path)
     if not is_image(path):
-        raise DataError(
-            f"{path}: a folder, a pairs.csv or an image was wanted; this suffix is none that can be read"
-        )
+        raise DataError(f"{path}: a folder, a pairs.csv or an image was wanted; this suffix is none that can be read")
     return replace(_read_names(path.parent, (path.name,)), root=str(path))
 
 
@@ -76,9 +74,7 @@ def _read_folder(root: Path) -> Reading:
         raise DataError(f"{root}: the folder is empty; {WAY_OUT}")
     if not any(is_image(Path(path)) for path in listing.files):
         shown = ", ".join(listing.files[:3])
-        raise DataError(
-            f"{root}: none of its {len(listing.files)} files is an image that can be read (e.g. {shown})"
-        )
+        raise DataError(f"{root}: none of its {len(listing.files)} files is an image that can be read (e.g. {shown})")
     return _read_names(root, listing.files)
 
 
@@ -93,9 +89,7 @@ def _read_names(root: Path, paths: tuple[str, ...]) -> Reading:
     if choice is not None and choice.matches:
         done = assemble(choice, locate)
         if choice.by_content:
-            done.sentences.append(
-                "No words in the names say so: labels were told from images by their pixels."
-            )
+            done.sentences.append("No words in the names say so: labels were told from images by their pixels.")
         alternatives = tuple(dict.fromkeys(choice.alternatives))
     elif clips:
         return _read_clips(root, paths, [*files, *clips], problems)
@@ -123,9 +117,7 @@ def _without_labels(files: list[File], locate: Locate) -> Assembly:
     for group in labels:
         for file in group.files:
             what = f"a label by its name, but no image goes with it (images: {images[0].place})"
-            done.problems.append(
-                Problem(locate(file.ref), what, "give both the same name, or write a pairs.csv")
-            )
+            done.problems.append(Problem(locate(file.ref), what, "give both the same name, or write a pairs.csv"))
     return done
 
 

@@ -40,9 +40,7 @@ def _walk(root: Path, below: str, above: tuple[str, ...], files: list[str], prob
             entries = list(scan)
     except OSError as error:
         place = str(root / below)
-        problems.append(
-            Problem(place, f"the folder cannot be read: {error.strerror}", "give read permission")
-        )
+        problems.append(Problem(place, f"the folder cannot be read: {error.strerror}", "give read permission"))
         return
     for entry in entries:
         if entry.name.startswith(".") or entry.name.casefold() in _CLUTTER:
@@ -56,9 +54,7 @@ def _walk(root: Path, below: str, above: tuple[str, ...], files: list[str], prob
         else:
             reason = "the link leads to nothing that is there"
         if is_folder:
-            target = (
-                os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
-            )
+            target = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
             if target in above:
                 what = f"this link leads back to {target}, which contains it"
                 problems.append(Problem(str(root / path), what, "remove the link"))

@@ -81,11 +81,7 @@ class Looks:
         """Whether masks of one image mostly cover the same pixels: several opinions, not several objects."""
         ious: list[float] = []
         for _, labels in pairs[:2]:
-            masks = [
-                pixels[0] > 0
-                for file in labels[:_MASKS_COMPARED]
-                if (pixels := self._pixels(file)) is not None
-            ]
+            masks = [pixels[0] > 0 for file in labels[:_MASKS_COMPARED] if (pixels := self._pixels(file)) is not None]
             ious += [_iou(a, b) for a, b in combinations(masks, 2) if a.shape == b.shape and (a | b).any()]
         return bool(ious) and float(np.mean(ious)) > _SAME_OBJECT_IOU
 
@@ -154,7 +150,8 @@ def _spread(files: Sequence[File], count: int) -> list[File]:
 def _colours(pixels: np.ndarray) -> np.ndarray:
     """One number per pixel; colours of several channels are packed into one."""
     if pixels.shape[0] == 1:
-        return pixels[0]
+        plane: np.ndarray = pixels[0]
+        return plane
     packed = np.zeros(pixels.shape[1:], dtype=np.int64)
     for channel in pixels[:3]:
         packed = packed * 65536 + channel.astype(np.int64)

@@ -57,9 +57,7 @@ def folder_keys(images: Group, labels: Group) -> tuple[dict[str, Key], dict[str,
     depths = [len(next(iter(group.folder_keys.values()))) for group in groups]
     varying: list[list[int]] = []
     for group, depth in zip(groups, depths, strict=True):
-        varying.append(
-            [i for i in range(depth) if len({group.folder_keys[f.ref][i] for f in group.files}) > 1]
-        )
+        varying.append([i for i in range(depth) if len({group.folder_keys[f.ref][i] for f in group.files}) > 1])
     if depths[0] == depths[1]:
         either = sorted({*varying[0], *varying[1]})
         varying = [either, either]

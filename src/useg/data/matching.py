@@ -1,7 +1,7 @@
 """Which label belongs to which image, by name: the same stem first, then what varies, then the number."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
 from useg.data.families import one_mask_per_object, several_channels
@@ -48,12 +48,12 @@ def _ways(images: Group, labels: Group) -> Iterator[tuple[str, KeyOf, KeyOf]]:
     vary = any(any(keys) for folders in folders_of for keys in folders.values())
     by_number = tuple(_numbers_only(folders) for folders in folders_of)
     nothing = tuple(dict.fromkeys(folders, ()) for folders in folders_of)
-    compared = [folders_of, by_number, nothing] if vary else [nothing]
+    compared: list[tuple[Mapping[str, Key], ...]] = [folders_of, by_number, nothing] if vary else [nothing]
     split = split_key(images, labels)
     image_inner, label_inner = _inner(images), _inner(labels)
     around = _around(images, labels)
 
-    def key(name: Name, folders: dict[str, Key]) -> KeyOf:
+    def key(name: Name, folders: Mapping[str, Key]) -> KeyOf:
         def of(file: File) -> Key | None:
             inner = name(file)
             return None if inner is None else (split(file), folders[file.ref], inner)
@@ -74,9 +74,7 @@ def _ways(images: Group, labels: Group) -> Iterator[tuple[str, KeyOf, KeyOf]]:
 
 
 def _numbers_only(folders: dict[str, Key]) -> dict[str, Key]:
-    return {
-        ref: tuple(found for name in names if (found := numbers(str(name)))) for ref, names in folders.items()
-    }
+    return {ref: tuple(found for name in names if (found := numbers(str(name)))) for ref, names in folders.items()}
 
 
 def _stem(file: File) -> object:
@@ -124,9 +122,7 @@ def _around(images: Group, labels: Group) -> list[tuple[str, Name, Name]]:
 
 def _cut_off(start: str, end: str) -> Name:
     def cut(file: File) -> object:
-        fits = (
-            file.stem.startswith(start) and file.stem.endswith(end) and len(file.stem) > len(start) + len(end)
-        )
+        fits = file.stem.startswith(start) and file.stem.endswith(end) and len(file.stem) > len(start) + len(end)
         return file.stem[len(start) : len(file.stem) - len(end)] if fits else None
 
     return cut
@@ -139,15 +135,11 @@ def _number_of(inner: Name) -> Name:
     return number
 
 
-def _one_to_one(
-    images: Group, labels: Group, how: str, rank: int, image_key: KeyOf, label_key: KeyOf
-) -> Match:
+def _one_to_one(images: Group, labels: Group, how: str, rank: int, image_key: KeyOf, label_key: KeyOf) -> Match:
     """Pairs of files whose keys are equal; a key that several files of one group share pairs none of them."""
     image_keys = {file.ref: image_key(file) for file in images.files}
     label_keys = {file.ref: label_key(file) for file in labels.files}
     unique_labels = unique(labels.files, label_keys)
     unique_images = unique(images.files, image_keys)
-    pairs = tuple(
-        ((file,), (unique_labels[key],)) for key, file in unique_images.items() if key in unique_labels
-    )
+    pairs = tuple(((file,), (unique_labels[key],)) for key, file in unique_images.items() if key in unique_labels)
     return Match(images, labels, how, rank, pairs, keys=image_keys | label_keys)

@@ -16,9 +16,7 @@ _LABEL_TEXT = """
     mask msk label lbl annotation annot anno ann gt groundtruth truth seg segm segmentation segmented manual
     target tgt class classe segmentationclass segmentationobject reference instance
 """
-_WEAK_LABEL_TEXT = (
-    "object scribble boundary edge contour outline delineation trimap matte roi region fov lab ref"
-)
+_WEAK_LABEL_TEXT = "object scribble boundary edge contour outline delineation trimap matte roi region fov lab ref"
 _CLUTTER_TEXT = """
     overlay preview thumb thumbnail prediction pred predicted result output visualization visualisation vis
     colormap colourmap legend backup

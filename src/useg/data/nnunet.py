@@ -40,23 +40,13 @@ def read_nnunet(root: Path) -> Reading:
     used = {DESCRIPTION}
     for part, split in _PARTS:
         images = _images(listing.files, f"images{part}/", wanted)
-        labels = {
-            _case(path): path
-            for path in listing.files
-            if path.startswith(f"labels{part}/") and _readable(path)
-        }
+        labels = {_case(path): path for path in listing.files if path.startswith(f"labels{part}/") and _readable(path)}
         for case in sorted(images, key=natural_order):
             channels, label = images[case], labels.pop(case, None)
             used |= {*channels.values(), *([label] if label else [])}
-            missing = (
-                [f"{channel:04d}" for channel in range(wanted) if channel not in channels]
-                if wanted > 1
-                else []
-            )
+            missing = [f"{channel:04d}" for channel in range(wanted) if channel not in channels] if wanted > 1 else []
             if missing:
-                what = (
-                    f"channels {', '.join(missing)} of case {case} are missing; {DESCRIPTION} names {wanted}"
-                )
+                what = f"channels {', '.join(missing)} of case {case} are missing; {DESCRIPTION} names {wanted}"
                 problems.append(Problem(str(root / f"images{part}"), what))
             if label is None and (part == "Tr" or labels):
                 where = str(root / next(iter(channels.values())))
@@ -126,9 +116,7 @@ def _hints(described: Mapping[str, Any], root: Path) -> dict[str, object]:
             continue
         name, value = (right, left) if isinstance(right, str) and str(left).isdigit() else (left, right)
         if not str(value).isdigit():
-            raise DataError(
-                f"{root / DESCRIPTION}: the label {left!r} has the value {right!r}, a number was wanted"
-            )
+            raise DataError(f"{root / DESCRIPTION}: the label {left!r} has the value {right!r}, a number was wanted")
         if str(name).casefold() == "ignore":
             ignore.append(int(value))
         else:

@@ -80,10 +80,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise DataError(f"{path}: give either `label` (one map) or `objects` (one mask per object), not both")
     wrong = [line for line, cells in lines if any(cells) and len(cells) != len(names)]
     if wrong:
-        listed = [
-            Problem(f"{path}, line {line}", f"wanted {len(names)} cells as in the first line")
-            for line in wrong
-        ]
+        listed = [Problem(f"{path}, line {line}", f"wanted {len(names)} cells as in the first line") for line in wrong]
         raise DataError(f"{path}: {len(wrong)} lines have another number of cells than the first", listed)
     return [(line, dict(zip(names, cells, strict=True))) for line, cells in lines if any(cells)]
 
@@ -98,9 +95,7 @@ def _sample(folder: Path, row: dict[str, str], where: str, problems: list[Proble
         return None
     if len(labels) > 1 and not objects:
         what = f"{len(labels)} files in `label`, which holds one label map"
-        problems.append(
-            Problem(where, what, "call the column `objects` if each file is the mask of one object")
-        )
+        problems.append(Problem(where, what, "call the column `objects` if each file is the mask of one object"))
     if len(region) > 1:
         problems.append(Problem(where, f"{len(region)} files in `region`, which holds one mask"))
     for ref in (*images, *labels, *region):
@@ -111,9 +106,7 @@ def _sample(folder: Path, row: dict[str, str], where: str, problems: list[Proble
     said = row.get("split", "")
     split = _SPLITS.get(said.casefold()) if said else None
     if said and split is None:
-        problems.append(
-            Problem(where, f"the split {said!r} is unknown", "write train, val or test, or leave it empty")
-        )
+        problems.append(Problem(where, f"the split {said!r} is unknown", "write train, val or test, or leave it empty"))
     return Sample(
         key=row.get("key") or _key(images[0], folder),
         images=tuple(str(folder / ref) for ref in images),

@@ -135,9 +135,7 @@ class _FolderRoles:
             self._stem_roles[file.folders].add(file.words.role)
         self._deeper: dict[tuple[str, ...], set[Role | None]] = defaultdict(set)
         for folders, stem_roles in self._stem_roles.items():
-            below: set[Role | None] = (
-                set(stem_roles) if len(stem_roles) > 1 and "label" in stem_roles else set()
-            )
+            below: set[Role | None] = set(stem_roles) if len(stem_roles) > 1 and "label" in stem_roles else set()
             for depth in range(len(folders), 0, -1):
                 self._deeper[folders[:depth]] |= below
                 below = below | {words(folders[depth - 1]).role}
@@ -183,9 +181,7 @@ class _FolderRoles:
         return self.role_depth(file.folders) is None or (len(roles) > 1 and "label" in roles)
 
 
-def _by_names(
-    files: list[File], roles_of: _FolderRoles, keys: dict[str, tuple[str, ...]]
-) -> list[list[File]]:
+def _by_names(files: list[File], roles_of: _FolderRoles, keys: dict[str, tuple[str, ...]]) -> list[list[File]]:
     """Files of one template by the role words in their names; names that do not compete stay together."""
     classes: dict[tuple[str, ...], list[File]] = defaultdict(list)
     for file in files:
@@ -193,7 +189,9 @@ def _by_names(
     merged: list[tuple[bool, set[tuple[object, ...]], list[File]]] = []
     for members in sorted(classes.values(), key=len, reverse=True):
         is_label = members[0].words.role == "label" and roles_of.stem_counts(members[0])
-        names = {(keys[file.ref], file.split, file.words.rest, file.suffix) for file in members}
+        names: set[tuple[object, ...]] = {
+            (keys[file.ref], file.split, file.words.rest, file.suffix) for file in members
+        }
         for other_is_label, other_names, others in merged:
             if is_label == other_is_label and len(names & other_names) <= _MOST_OVERLAP * len(names):
                 others.extend(members)
@@ -218,9 +216,7 @@ def _by_suffix(files: list[File]) -> list[list[File]]:
     return list(by_suffix.values())
 
 
-def _as_group(
-    files: list[File], roles_of: _FolderRoles, keys: dict[str, tuple[str, ...]], siblings: int
-) -> Group:
+def _as_group(files: list[File], roles_of: _FolderRoles, keys: dict[str, tuple[str, ...]], siblings: int) -> Group:
     first = files[0]
     at = roles_of.role_depth(first.folders)
     said = [words(first.folders[at])] if at is not None else []
@@ -237,9 +233,7 @@ def _as_group(
     says_instances = role == "label" and any(each.says_instances for each in said)
     whole = siblings == len(files)
     names = {file.ref: _name(file, roles_of.role_depth(file.folders), keys[file.ref]) for file in files}
-    return Group(
-        tuple(files), role, strength, _place(files, whole=whole), of_role, names, says_region, says_instances
-    )
+    return Group(tuple(files), role, strength, _place(files, whole=whole), of_role, names, says_region, says_instances)
 
 
 def _name(file: File, at: int | None, keys: tuple[str, ...]) -> str:
@@ -284,8 +278,6 @@ def name_pattern(files: Sequence[File]) -> str:
 
 def _common(texts: list[str]) -> str:
     low, high = min(texts), max(texts)
-    size = next(
-        (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high))
-    )
+    size = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     shared = low[:size]
     return shared.rstrip("0123456789")

@@ -92,10 +92,7 @@ def assign_splits(
             splits[index] = split
         return splits
     drawn = _draw(pool_groups, wanted, seed, notes)
-    return [
-        drawn.get(name, split) if split == "train" else split
-        for name, split in zip(names, splits, strict=True)
-    ]
+    return [drawn.get(name, split) if split == "train" else split for name, split in zip(names, splits, strict=True)]
 
 
 def folds(
@@ -116,9 +113,7 @@ def folds(
     names = [key if group is None else group for key, group in zip(keys, groups, strict=True)]
     if sequence and len(set(groups)) == 1:
         if len(keys) < k:
-            raise DataError(
-                f"{k} folds were wanted, but there are only {len(keys)} samples; ask for fewer folds"
-            )
+            raise DataError(f"{k} folds were wanted, but there are only {len(keys)} samples; ask for fewer folds")
         return [index * k // len(keys) for index in range(len(keys))]
     sizes: dict[str, int] = defaultdict(int)
     for name in names:
@@ -226,22 +221,16 @@ def _draw(groups: set[str], wanted: Mapping[str, float], seed: int, notes: list[
     for part, share in wanted.items():
         bounds.append((part, low, low + share))
         low += share
-    drawn = {
-        group: next((part for part, a, b in bounds if a <= places[group] < b), "train") for group in ordered
-    }
+    drawn = {group: next((part for part, a, b in bounds if a <= places[group] < b), "train") for group in ordered}
     if len(groups) < 1 + len(wanted):
-        notes.append(
-            f"{len(groups)} groups are too few for {1 + len(wanted)} parts: all of them are trained on."
-        )
+        notes.append(f"{len(groups)} groups are too few for {1 + len(wanted)} parts: all of them are trained on.")
         return dict.fromkeys(groups, "train")
     for part, a, b in (*bounds, ("train", low, 1.0)):
         if part in drawn.values():
             continue
         many = {group for group in ordered if sum(other == drawn[group] for other in drawn.values()) > 1}
         nearest = min(many, key=lambda group: (max(a - places[group], places[group] - b), group))
-        notes.append(
-            f"No group fell into {part} by the draw: {nearest}, nearest to its threshold, was moved there."
-        )
+        notes.append(f"No group fell into {part} by the draw: {nearest}, nearest to its threshold, was moved there.")
         drawn[nearest] = part
     return drawn
 
@@ -268,8 +257,7 @@ def _with_gaps(splits: list[str]) -> list[str]:
     held_out = {"val", "test"}
     return [
         GAP
-        if split == "train"
-        and held_out & {*splits[max(0, index - 1) : index], *splits[index + 1 : index + 2]}
+        if split == "train" and held_out & {*splits[max(0, index - 1) : index], *splits[index + 1 : index + 2]}
         else split
         for index, split in enumerate(splits)
     ]

@@ -53,8 +53,8 @@ def write_contact_sheet(
     """Write a PNG with two rows a sample: the patches with label outlines, and below them their weight maps.
 
     The first column is the middle of the image unchanged; the others are the changes of the epochs `epoch`,
-    `epoch + 1`, ... for this sample, exactly as training would make them. Of a volume the middle plane is shown. Outlines
-    have one colour an object (or class); ignored pixels are hatched white. Weights go from dark blue (0) to
+    `epoch + 1`, ... for this sample, exactly as training would make them. Of a volume the middle plane is shown.
+    Outlines have one colour an object (or class); ignored pixels are hatched white. Weights go from dark blue (0) to
     yellow (the row's largest, written in the first caption).
 
     Args:
@@ -73,12 +73,8 @@ def write_contact_sheet(
         if sample.image.ndim != len(patch) + 1:
             raise InputError(f"contact sheet: image of {sample.image.shape} for patches of {patch}")
         index = number if indices is None else indices[number]
-        still = draw(
-            seed, epoch, index, settings=AugmentSettings.none(anisotropy=settings.anisotropy), ndim=len(patch)
-        )
-        drawn = (
-            draw(seed, epoch + copy, index, settings=settings, ndim=len(patch)) for copy in range(copies)
-        )
+        still = draw(seed, epoch, index, settings=AugmentSettings.none(anisotropy=settings.anisotropy), ndim=len(patch))
+        drawn = (draw(seed, epoch + copy, index, settings=settings, ndim=len(patch)) for copy in range(copies))
         ready = (normalise or _standardised)(sample.image)
         tops: list[np.ndarray] = []
         weights: list[Weights | None] = []
@@ -107,9 +103,7 @@ def _standardised(raw: Raw) -> Image:
     values = raw.astype(np.float32)
     axes = tuple(range(1, values.ndim))
     deviation = values.std(axis=axes, keepdims=True)
-    standard: np.ndarray = (values - values.mean(axis=axes, keepdims=True)) / np.where(
-        deviation > 0, deviation, 1
-    )
+    standard: np.ndarray = (values - values.mean(axis=axes, keepdims=True)) / np.where(deviation > 0, deviation, 1)
     return standard
 
 
@@ -149,9 +143,7 @@ def _enlarged_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(labels[rows][:, columns])
 
 
-def _outlined(
-    picture: np.ndarray, classes: Labels | None, instances: Instances | None, caption: str
-) -> np.ndarray:
+def _outlined(picture: np.ndarray, classes: Labels | None, instances: Instances | None, caption: str) -> np.ndarray:
     picture = _enlarged(picture)
     if classes is not None:
         ignored = _enlarged_labels(_middle(classes, 0), picture.shape[:2]) == IGNORE
@@ -194,9 +186,7 @@ def _caption(change: Change, still: Change) -> str:
     )
     neutral = {"gamma": 1.0, "contrast": 1.0, "brightness": 0.0, "noise_std": 0.0, "blur_px": 0.0}
     parts += [
-        f"{name[:5]} {getattr(change, name):.2g}"
-        for name, off in neutral.items()
-        if getattr(change, name) != off
+        f"{name[:5]} {getattr(change, name):.2g}" for name, off in neutral.items() if getattr(change, name) != off
     ]
     return " ".join(parts)
 
@@ -216,9 +206,7 @@ def _row(panels: list[np.ndarray]) -> np.ndarray:
 
 def _stacked(rows: list[np.ndarray]) -> np.ndarray:
     width = max(row.shape[1] for row in rows)
-    widened = [
-        np.pad(row, ((0, _GAP_PX), (0, width - row.shape[1]), (0, 0)), constant_values=30) for row in rows
-    ]
+    widened = [np.pad(row, ((0, _GAP_PX), (0, width - row.shape[1]), (0, 0)), constant_values=30) for row in rows]
     return np.concatenate(widened)
 
 

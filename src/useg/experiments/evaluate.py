@@ -241,9 +241,7 @@ def _truths(labels: Path) -> Reading:
     labelled = tuple(sample for sample in reading.samples if sample.labels)
     if labelled:
         return replace(reading, samples=labelled, problems=())
-    alone = tuple(
-        replace(sample, labels=sample.images[:1], images=sample.images[:1]) for sample in reading.samples
-    )
+    alone = tuple(replace(sample, labels=sample.images[:1], images=sample.images[:1]) for sample in reading.samples)
     return replace(reading, samples=alone, problems=(), rule="every file is a label map")
 
 
@@ -253,9 +251,7 @@ def _pair(predictions: Path, reading: Reading) -> tuple[list[Pair], list[Problem
     found = list_files(predictions)
     beside = tuple(f"{folder}/" for folder in FOLDERS.values())
     files = [
-        (path[: -len(suffix_of(Path(path)))], str(predictions / path))
-        for path in found.files
-        if is_image(Path(path))
+        (path[: -len(suffix_of(Path(path)))], str(predictions / path)) for path in found.files if is_image(Path(path))
     ]
     maps = [(name, path) for name, path in files if not name.startswith(beside)]
     objects = {name.removeprefix(_OBJECTS): path for name, path in files if name.startswith(_OBJECTS)}
@@ -267,11 +263,7 @@ def _pair(predictions: Path, reading: Reading) -> tuple[list[Pair], list[Problem
         if sample is None:
             several = name.rsplit("/", 1)[-1] in samples
             what = "several label maps have this name" if several else "no label map has this name"
-            remedy = (
-                "keep the folders that tell them apart"
-                if several
-                else "remove it, or name the whole data set"
-            )
+            remedy = "keep the folders that tell them apart" if several else "remove it, or name the whole data set"
             unpaired.append(Problem(path, what, remedy))
             continue
         if sample.key in pairs:
@@ -317,9 +309,7 @@ def _mapping(reading: Reading, pairs: Sequence[Pair], classes: Path | None) -> t
     """The mapping of all labels, also of those without a prediction: a class may occur only there."""
     inspection = examine_reading(reading, classes=classes)
     used = {ref for pair in pairs for ref in (*pair.sample.labels, *pair.sample.images, pair.sample.key)}
-    serious = [
-        problem for problem in inspection.problems if problem.where in used or inspection.mapping is None
-    ]
+    serious = [problem for problem in inspection.problems if problem.where in used or inspection.mapping is None]
     empty = [problem for problem in serious if problem.what.startswith("only ")]
     if inspection.mapping is None or len(serious) > len(empty):
         raise DataError(f"the labels in {reading.root} cannot be read", serious)
@@ -338,9 +328,7 @@ def _spacings(pairs: Sequence[Pair]) -> tuple[list[tuple[float, ...] | None], st
 def _membrane(name: str | None, mapping: LabelMapping, pairs: Sequence[Pair]) -> int | None:
     if name is not None and name != "none":
         if name not in mapping.class_names or mapping.num_classes != 2:
-            raise InputError(
-                f"no membrane class {name!r} of two: the labels have {', '.join(mapping.class_names)}"
-            )
+            raise InputError(f"no membrane class {name!r} of two: the labels have {', '.join(mapping.class_names)}")
         return mapping.class_names.index(name)
     if name == "none" or mapping.num_classes != 2 or mapping.has_objects:
         return None

@@ -223,6 +223,7 @@ def _report(
         "weights": record.get("weights"),
         "machine": record.get("machine"),
         "data": record.get("data"),
+        "seconds": sum(e.get("seconds", 0.0) for attempt in attempts for e in attempt.folder.journal()),
     }
     with writing(folder.report):
         write_report(

@@ -214,6 +214,10 @@ def _plan(
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.cuda.device_count() if device == "cuda" else probe.cores()
+    if config.workers > there:
+        kind = "GPUs" if device == "cuda" else "cores"
+        raise ConfigError(f"{config.workers} workers want {config.workers} {kind}; this machine has {there}")
     threads = config.train.threads or max(1, probe.cores() // config.workers)
     memory = _ProbeMemory(home)
     training = [i for i, split in enumerate(splits) if "train" in split]

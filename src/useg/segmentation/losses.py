@@ -39,9 +39,7 @@ def weighted_cross_entropy(logits: Logits, targets: Targets, weights: Map) -> Fl
     return (loss * weights).sum() / annotated.sum().clamp(min=1)
 
 
-def soft_dice_loss(
-    probabilities: Logits, targets: Targets, *, smooth_px: float = 1.0
-) -> Float[Tensor, ""]:
+def soft_dice_loss(probabilities: Logits, targets: Targets, *, smooth_px: float = 1.0) -> Float[Tensor, ""]:
     """1 - Dice, mean over the classes present in the batch; counts are summed over the batch first.
 
     A class absent from the batch's annotated pixels has no Dice and no part; cross-entropy teaches

@@ -51,9 +51,7 @@ class Overlaps:
         )
 
 
-def overlaps(
-    truth: Instances, predicted: Instances, ignored: Bool[np.ndarray, "*space"] | None = None
-) -> Overlaps:
+def overlaps(truth: Instances, predicted: Instances, ignored: Bool[np.ndarray, "*space"] | None = None) -> Overlaps:
     """Return the table of overlaps of two instance maps.
 
     Args:

@@ -42,9 +42,7 @@ def confusion(truth: Labels, predicted: Labels, num_classes: int) -> Confusion:
         present = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
         unknown = present[(present >= num_classes) & (present != IGNORE)]
         if unknown.size:
-            raise ValueError(
-                f"{name} has class ids {unknown.tolist()}, wanted 0..{num_classes - 1} or {IGNORE}"
-            )
+            raise ValueError(f"{name} has class ids {unknown.tolist()}, wanted 0..{num_classes - 1} or {IGNORE}")
     columns = num_classes + 1
     column_of = np.arange(256, dtype=np.uint16)
     column_of[IGNORE] = num_classes
@@ -53,9 +51,7 @@ def confusion(truth: Labels, predicted: Labels, num_classes: int) -> Confusion:
     counts = np.zeros(columns * columns, dtype=np.int64)
     for start in range(0, flat_truth.size, _BLOCK):
         block = slice(start, start + _BLOCK)
-        counts += np.bincount(
-            row_of[flat_truth[block]] + column_of[flat_predicted[block]], minlength=counts.size
-        )
+        counts += np.bincount(row_of[flat_truth[block]] + column_of[flat_predicted[block]], minlength=counts.size)
     return counts.reshape(columns, columns)[:num_classes]
 
 

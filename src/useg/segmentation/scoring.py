@@ -126,9 +126,7 @@ def score_sample(
     )
 
 
-def _count_membranes(
-    truth: Labels, predicted: Labels, task: Task, regions: Instances | None
-) -> RegionCounts | None:
+def _count_membranes(truth: Labels, predicted: Labels, task: Task, regions: Instances | None) -> RegionCounts | None:
     if task.membrane_class is None:
         return None
     cell_class = 1 - task.membrane_class
@@ -165,11 +163,7 @@ def pool(samples: Sequence[SampleCounts], task: Task) -> dict[str, Any]:
         task: as given to `score_sample`.
     """
     tables = [sample.table for sample in samples]
-    total = (
-        np.sum(tables, axis=0)
-        if tables
-        else np.zeros((len(task.class_names), len(task.class_names) + 1), np.int64)
-    )
+    total = np.sum(tables, axis=0) if tables else np.zeros((len(task.class_names), len(task.class_names) + 1), np.int64)
     classes: dict[str, Any] = {}
     for index, name in enumerate(task.class_names):
         classes[name] = class_scores(tables, index)
@@ -247,10 +241,7 @@ def _one(sample: SampleCounts, task: Task) -> dict[str, Any]:
     }
     there = {names[index]: found for index, found in sample.surfaces.items() if found is not None}
     if sample.surfaces:
-        row |= {
-            key: {name: getattr(found, key) for name, found in there.items()}
-            for key in ("hd95", "assd", "nsd")
-        }
+        row |= {key: {name: getattr(found, key) for name, found in there.items()} for key in ("hd95", "assd", "nsd")}
     if sample.lines:
         row["cldice"] = {names[index]: counts.cldice for index, counts in sample.lines.items()}
     if sample.objects is not None:

@@ -81,15 +81,11 @@ def tune_separation(
     minimum_sizes = sorted({start.min_size_px, 1, max(int(small / 4), 1), max(int(small / 2), 1)})
     rows: list[tuple[SeparationParameters, ObjectCounts]] = []
     for candidate in _grid(checked_mode(mode), start):
-        tables = [
-            overlaps(truth, flooded(outputs, num_classes, mode, candidate)) for outputs, truth in chosen
-        ]
+        tables = [overlaps(truth, flooded(outputs, num_classes, mode, candidate)) for outputs, truth in chosen]
         for size in minimum_sizes:
             counts = sum((count_objects(table.without_small(size)) for table in tables), start=ObjectCounts())
             rows.append((replace(candidate, min_size_px=size), counts))
-    best = max(
-        rows, key=lambda row: (round(mean_average_precision(row[1]) or 0.0, 9), -_apart(row[0], start))
-    )
+    best = max(rows, key=lambda row: (round(mean_average_precision(row[1]) or 0.0, 9), -_apart(row[0], start)))
     table = [
         {
             **parameters.to_json(),
@@ -169,9 +165,7 @@ def tune_threshold(
     points: dict[str, OperatingPoint] = {}
     for metric in wanted:
         if metric not in get_args(ThresholdMetric):
-            raise ConfigError(
-                f"unknown metric {metric!r}: choose from {', '.join(get_args(ThresholdMetric))}"
-            )
+            raise ConfigError(f"unknown metric {metric!r}: choose from {', '.join(get_args(ThresholdMetric))}")
     if set(wanted) - {"v_rand"}:
         points |= _pixel_points(probabilities, labels)
     if "v_rand" in wanted:
@@ -180,9 +174,7 @@ def tune_threshold(
     return {metric: points[metric] for metric in wanted}
 
 
-def _pixel_points(
-    probabilities: Sequence[Probability], labels: Sequence[Labels]
-) -> dict[str, OperatingPoint]:
+def _pixel_points(probabilities: Sequence[Probability], labels: Sequence[Labels]) -> dict[str, OperatingPoint]:
     """All thresholds at once: how many pixels of each true class pass 0, 1, 2, ... of them."""
     steps = np.asarray(_FINE)
     passed = np.zeros((2, steps.size + 1), dtype=np.int64)
@@ -203,11 +195,7 @@ def _pixel_points(
 
 
 def _best(scores: Sequence[float | None], *, sign: float) -> OperatingPoint:
-    there = [
-        (score, -abs(step - 0.5), step)
-        for score, step in zip(scores, _FINE, strict=True)
-        if score is not None
-    ]
+    there = [(score, -abs(step - 0.5), step) for score, step in zip(scores, _FINE, strict=True) if score is not None]
     if not there:
         return OperatingPoint(0.5, None)
     score, _, step = max(there)
@@ -221,9 +209,7 @@ def _v_rand_point(pairs: Sequence[tuple[Probability, Labels]], cell_class: int) 
         return OperatingPoint(0.5, None)
 
     def score(threshold: float) -> float:
-        values = [
-            count_regions(cell, cell_regions(chance, threshold, cell_class)).v_rand for chance, cell in known
-        ]
+        values = [count_regions(cell, cell_regions(chance, threshold, cell_class)).v_rand for chance, cell in known]
         return mean(values) or 0.0
 
     tried = {step: score(step) for step in _COARSE}

@@ -22,9 +22,7 @@ class DoubleConvolution(nn.Module):
     before the last ReLU.
     """
 
-    def __init__(
-        self, dims: int, inputs: int, width: int, *, valid: bool, batch_norm: bool, residual: bool
-    ) -> None:
+    def __init__(self, dims: int, inputs: int, width: int, *, valid: bool, batch_norm: bool, residual: bool) -> None:
         super().__init__()
         padding = 0 if valid else 1
         conv, norm = _CONV[dims], _NORM[dims]
@@ -96,9 +94,7 @@ class UNet(nn.Module):
         widths = [min(base * 2**level, max_width) for level in range(depth + 1)]
 
         def block(inputs: int, width: int) -> DoubleConvolution:
-            return DoubleConvolution(
-                dims, inputs, width, valid=valid, batch_norm=batch_norm, residual=residual
-            )
+            return DoubleConvolution(dims, inputs, width, valid=valid, batch_norm=batch_norm, residual=residual)
 
         self.down = nn.ModuleList(block(i, o) for i, o in pairwise([channels, *widths]))
         self.pool = nn.ModuleList(_POOL[dims](s) for s in self.strides)
@@ -117,9 +113,7 @@ class UNet(nn.Module):
 
         The dropout rate is not in the paper; 0.5 is that of the released network definition.
         """
-        return cls(
-            channels=channels, outputs=classes, base=64, depth=4, valid=True, batch_norm=False, dropout=0.5
-        )
+        return cls(channels=channels, outputs=classes, base=64, depth=4, valid=True, batch_norm=False, dropout=0.5)
 
     def forward(self, x: Tensor) -> Any:
         """(N, channels, *space) -> logits (N, outputs, *space).

@@ -150,7 +150,7 @@ class Trainer:
         )
 
     def _loss(self, batch: MicroBatch) -> Tensor:
-        image = torch.from_numpy(batch.image).to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
+        image = torch.from_numpy(batch.image).to(self.device, memory_format=self._layout)
         amp = self.plan.dtype == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=amp):
             logits = self.network(image)
