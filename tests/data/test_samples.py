@@ -20,7 +20,7 @@ MAPPING = LabelMapping(kind="values", classes=(LabelClass(name="a", values=(0,))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> list[Sample]:
-    """Four grey images of 10x12 and a volume of 3x10x12, all with labels."""
+    """Four grey images of 10x12 and a volume of 20x10x12, all with labels."""
     found = []
     for number in range(4):
         random = np.random.default_rng(number)
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> list[Sample]:
         Image.fromarray(image).save(paths[0])
         Image.fromarray(np.where(image > 99, 255, 0).astype(np.uint8)).save(paths[1])
         found.append(Sample(str(number), (str(paths[0]),), (str(paths[1]),), group="g" if number < 2 else None))
-    volume = np.random.default_rng(9).integers(0, 255, (3, 10, 12)).astype(np.uint8)
+    volume = np.random.default_rng(9).integers(0, 255, (20, 10, 12)).astype(np.uint8)
     np.save(tmp_path / "v.npy", volume)
     np.save(tmp_path / "v_l.npy", np.where(volume > 99, 255, 0).astype(np.uint8))
     found.append(Sample("v", (str(tmp_path / "v.npy"),), (str(tmp_path / "v_l.npy"),)))
@@ -51,9 +51,9 @@ def test_image_and_labels(folder: list[Sample]) -> None:
 def test_planes_of_volumes(folder: list[Sample]) -> None:
     whole = Samples(folder[4:], MAPPING, 1)[0]
     planes = Samples(folder, MAPPING, 1, planes=True)
-    assert planes.keys == ["0", "1", "2", "3", "v#0", "v#1", "v#2"]
-    assert planes.groups[4:] == ["v"] * 3
-    for z in range(3):
+    assert planes.keys == ["0", "1", "2", "3", *(f"v#{z}" for z in range(20))]
+    assert planes.groups[4:] == ["v"] * 20
+    for z in range(20):
         plane = planes[4 + z]
         assert planes.space(4 + z) == plane.space == (10, 12)
         assert np.array_equal(plane.image, whole.image[:, z])
@@ -78,10 +78,10 @@ def test_decoded_once_within_the_bound(folder: list[Sample], monkeypatch) -> Non
     monkeypatch.setattr(module, "read_image", lambda ref, window=None: (reads.append(ref), real(ref, window))[1])
     samples = Samples(folder[:4], MAPPING, 1, cache_bytes=2 * 240)
     for index in (0, 1, 0, 1, 0):
-        samples[index]  # noqa: B018
+        samples[index]
     assert len(reads) == 2
     for index in (2, 0, 1):  # 1 was used longest ago when 2 came
-        samples[index]  # noqa: B018
+        samples[index]
     assert [Path(r).stem for r in reads] == ["0", "1", "2", "1"]
     assert samples._bytes == sum(loaded.nbytes for loaded in samples._cache.values()) <= 2 * 240
     tiny = Samples(folder[:4], MAPPING, 1, cache_bytes=1)
@@ -103,7 +103,7 @@ def test_channels_in_several_files(folder: list[Sample], tmp_path: Path) -> None
     assert np.array_equal(loaded.image[1:], Samples(folder, MAPPING, 1)[1].image)
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "small.png")
     with pytest.raises(DataError, match=r"its channels differ in size(.*\n)+.*small\.png: size \(5, 5\)"):
-        Samples([replace(both, images=(folder[0].images[0], str(tmp_path / "small.png")))], MAPPING, 2)[0]  # noqa: B018
+        Samples([replace(both, images=(folder[0].images[0], str(tmp_path / "small.png")))], MAPPING, 2)[0]
 
 
 def saved(path: Path, picture: Image.Image) -> tuple[np.ndarray, object]:

@@ -47,7 +47,7 @@ def test_a_run_is_found_by_any_part_of_its_id(tmp_path: Path) -> None:
         assert find_run(tmp_path, word) == one
     with pytest.raises(InputError, match=r"'0000' fits 2 runs: .*one.*two.*; give more of the id"):
         find_run(tmp_path, "0000")
-    with pytest.raises(InputError, match="no run 'three' in .*the latest there: .*one"):
+    with pytest.raises(InputError, match=r"no run 'three' in .*the latest there: .*one"):
         find_run(tmp_path, "three")
     with pytest.raises(InputError, match="the latest there: none"):
         find_run(tmp_path / "empty", "x")

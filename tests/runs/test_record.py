@@ -26,7 +26,7 @@ def test_a_record_is_updated_entry_by_entry(tmp_path: Path) -> None:
 
 
 def test_no_record_and_a_broken_one(tmp_path: Path) -> None:
-    with pytest.raises(DamagedFile, match="not a run: it has no record.json"):
+    with pytest.raises(DamagedFile, match=r"not a run: it has no record.json"):
         RunFolder(tmp_path).record()
     (tmp_path / "record.json").write_text('{"status": ')
     with pytest.raises(DamagedFile, match=r"record\.json: not JSON"):

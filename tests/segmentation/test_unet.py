@@ -1,4 +1,4 @@
-"""The network: the published one to the last parameter, its later variants by their shapes, folding, initial weights."""
+"""The network: the published one to the last parameter, later variants by their shapes, folding, first weights."""
 
 from copy import deepcopy
 

@@ -85,7 +85,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
 
     for number, metadata in enumerate([None, {"useg": "{}"}, {"useg": "[1"}, {"useg": "3"}]):
         save_file({"w": torch.ones(3)}, tmp_path / str(number), metadata)
-        with pytest.raises(DamagedFile, match="not one that useg wrote|not a readable"):
+        with pytest.raises(DamagedFile, match=r"not one that useg wrote|not a readable"):
             read_tensors(tmp_path / str(number))
 
 

@@ -104,7 +104,7 @@ def test_the_shape_of_the_learning_rate(plan) -> None:
     rates = [learning_rate(made, step, cooldown_start=60, stop=100) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
     assert set(rates[10:60]) == {1.0}
-    assert all(a > b for a, b in zip(rates[59:], rates[60:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[59:]))
     assert rates[-1] == pytest.approx(0.01)
     assert rates[79] == pytest.approx(0.01 + 0.99 / 2, rel=0.02)
     assert [learning_rate(plan(warmup_steps=0, lr=1.0), s, cooldown_start=9, stop=9) for s in (0, 8)] == [1, 1]

@@ -50,7 +50,7 @@ def test_all_that_is_wrong_is_named(tmp_path: Path, plan) -> None:
 @pytest.mark.parametrize("content", [b"format = ", b"\xff\xff", b""])
 def test_what_is_no_plan(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "p").write_bytes(content)
-    with pytest.raises(ConfigError, match="p: (cannot be read as a plan|not a usable plan)"):
+    with pytest.raises(ConfigError, match=r"p: (cannot be read as a plan|not a usable plan)"):
         load_plan(tmp_path / "p")
     with pytest.raises(ConfigError, match="cannot be read as a plan"):
         load_plan(tmp_path / "absent")

@@ -107,7 +107,7 @@ def test_volumes() -> None:
         assert (planned(DATA[name]).dims, planned(DATA[name]).planes) == (2, True)
     assert planned(DATA["volume"], "data.dims=2").planes
     assert planned(DATA["thin"], "data.dims=3").dims == 3
-    with pytest.raises(ConfigError, match="data.dims is 3, but the images are 2D"):
+    with pytest.raises(ConfigError, match=r"data.dims is 3, but the images are 2D"):
         planned(DATA["small"], "data.dims=3")
 
 
@@ -132,7 +132,7 @@ def test_what_is_set_wins() -> None:
     assert (plan.lr, plan.dtype) == (0.5, "bfloat16")
     with pytest.raises(ConfigError, match=r"must be multiples of \[16, 16\]; \(112, 64\) would do"):
         planned(DATA["photo"], "network.patch=[100,64]")
-    with pytest.raises(ConfigError, match="network.patch has 3 numbers, wanted 2"):
+    with pytest.raises(ConfigError, match=r"network.patch has 3 numbers, wanted 2"):
         planned(DATA["photo"], "network.patch=[8,64,64]")
 
 
