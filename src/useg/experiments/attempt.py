@@ -85,7 +85,7 @@ class Attempt:
         return member_of(self.trainer, self.plan, self.prepared.mapping)
 
     def steps_for(self, minutes: float | None, epochs: float | None) -> int:
-        """Steps by which to extend a run."""
+        """Steps to take beyond the end of a run (those after its rate began to fall are taken again besides)."""
         if epochs is not None:
             return max(1, round(epochs * self.plan.patches_per_epoch / (self.plan.micro_batch * self.plan.count)))
         taken = [event["seconds"] for event in self.history if event["event"] == "step"]
@@ -117,7 +117,7 @@ class Attempt:
             else:
                 journal.write({"event": "started", "step": 0, "plan": self.plan.steps}, sync=True)
             if more_steps is not None:
-                self._decide(journal, trainer.step + more_steps, "extended by the user")
+                self._decide(journal, trainer.stop + more_steps, "extended by the user")
             with listener.progress(label) as advance:
                 self._steps(journal, checkpoints, listener, advance)
         finally:

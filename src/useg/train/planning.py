@@ -9,15 +9,14 @@ from useg.data.fingerprint import ChannelStatistics, Fingerprint
 from useg.errors import ConfigError, DataError
 from useg.segmentation.augment import AugmentSettings
 from useg.segmentation.geometry import Geometry
-from useg.segmentation.instances import output_channels
 from useg.segmentation.normalise import ChannelNorm, input_channels
 from useg.segmentation.weights import class_weights
 from useg.train.plan import Plan
+from useg.train.shape import network_for
 
 # (network arguments, patch, micro-batch, softmax channels, dtype) -> seconds of a step
 StepClock = Callable[[dict[str, Any], tuple[int, ...], int, int, str], float]
 
-_PATCH = {2: 256, 3: 64}
 _BATCH_PIXELS = {"cpu": 262_144, "cuda": 1_048_576}
 _SHARE_OF_BUDGET = 0.82
 _ENOUGH_STEPS = 1_200
@@ -64,7 +63,7 @@ def make_plan(
         raise DataError("every channel of the images is constant: there is nothing to learn from")
     mode = _instance_mode(config, reasons, has_objects=has_objects)
     softmax = fingerprint.num_classes + (mode == "border")
-    patch, arguments = _network(fingerprint, config, dims, norms, mode, reasons)
+    patch, arguments = network_for(fingerprint, config, dims, norms, mode, reasons)
     chosen: Any = config.train.dtype
     if chosen == "auto":
         small = {**arguments, "base": min(arguments["base"] or 16, 16)}
@@ -106,31 +105,6 @@ def make_plan(
         **_loss(fingerprint, config, mode, reasons),
         **{key: value for key, value in arguments.items() if key not in ("dims", "channels", "outputs", "depth")},
     )
-
-
-def _network(
-    fingerprint: Fingerprint,
-    config: Config,
-    dims: int,
-    norms: Sequence[ChannelNorm],
-    mode: Any,
-    reasons: dict[str, str],
-) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Patch, and the arguments of `UNet` (its base may be open still)."""
-    arguments = {
-        "dims": dims,
-        "channels": input_channels(norms),
-        "outputs": output_channels(fingerprint.num_classes, mode),
-        "max_width": 512 if dims == 2 else 320,
-        "valid": False,
-        "residual": config.network.residual,
-        "deep_supervision": config.network.deep_supervision,
-    }
-    if config.recipe == "paper" and dims == 3:
-        raise ConfigError("the network of 2015 is 2D: set data.dims to 2, or use the modern recipe")
-    shape = _paper_shape() if config.recipe == "paper" else _shape(fingerprint, config, dims, reasons)
-    patch: tuple[int, ...] = shape.pop("patch")
-    return patch, arguments | shape
 
 
 def _share_out(config: Config, micro: int, seconds: float, reasons: dict[str, str]) -> tuple[int, int, float]:
@@ -230,57 +204,6 @@ def _instance_mode(config: Config, reasons: dict[str, str], *, has_objects: bool
     if mode != "none" and not has_objects:
         raise ConfigError(f"instances.mode is {mode!r}, but the labels do not tell objects apart")
     return mode
-
-
-def _paper_shape() -> dict[str, Any]:
-    return {
-        "patch": (572, 572),
-        "strides": ((2, 2),) * 4,
-        "depth": 4,
-        "base": 64,
-        "valid": True,
-        "batch_norm": False,
-        "dropout": 0.5,
-        "max_width": 1024,
-        "residual": False,
-        "deep_supervision": False,
-    }
-
-
-def _shape(fingerprint: Fingerprint, config: Config, dims: int, reasons: dict[str, str]) -> dict[str, Any]:
-    """Patch: the median image where it is small, else a bound; depth: as long as 4 px remain at the bottom."""
-    space = fingerprint.median_space[-dims:]
-    bound = _PATCH[dims]
-    spacing = fingerprint.spacing[-dims:] if fingerprint.spacing else (1.0,) * dims
-    wanted = config.network.patch
-    if wanted is not None and len(wanted) != dims:
-        raise ConfigError(f"network.patch has {len(wanted)} numbers, wanted {dims}")
-    target = wanted or tuple(min(n, bound) for n in space)
-    strides = _strides(target, spacing, config.network.depth or (4 if dims == 2 else 3))
-    if not strides:
-        raise DataError(
-            f"images of {' x '.join(map(str, space))} px are too small for a U-Net; at least 8 px along two axes"
-        )
-    factors = [math.prod(stride[axis] for stride in strides) for axis in range(dims)]
-    patch = tuple(math.ceil(n / factor) * factor for n, factor in zip(target, factors, strict=True))
-    if wanted is not None and patch != tuple(wanted):
-        raise ConfigError(f"network.patch {wanted} must be multiples of {factors}; {patch} would do")
-    reasons["patch"] = f"median image {' x '.join(map(str, space))}, at most {bound} px, multiples of {factors}"
-    return {"patch": patch, "strides": strides, "depth": len(strides), "base": config.network.base}
-
-
-def _strides(target: Sequence[int], spacing: Sequence[float], depth: int) -> tuple[tuple[int, ...], ...]:
-    """Halve each axis while 4 px remain, and not an axis whose pixels are already twice as long as others."""
-    size, pixel, strides = [float(n) for n in target], list(spacing), []
-    for _ in range(depth):
-        finest = min(p for p, n in zip(pixel, size, strict=True) if n >= 8) if max(size) >= 8 else 0
-        step = tuple(2 if n >= 8 and p < 2 * finest else 1 for n, p in zip(size, pixel, strict=True))
-        if sum(s == 2 for s in step) < 2:
-            break
-        strides.append(step)
-        size = [n / s for n, s in zip(size, step, strict=True)]
-        pixel = [p * s for p, s in zip(pixel, step, strict=True)]
-    return tuple(strides)
 
 
 def _width_and_batch(
