@@ -34,7 +34,7 @@ _GAP_PX = 4
 class Sampler:
     """Collects the thinned picture of an image of any size from bands that pass by, in order.
 
-    Of a volume these are the three planes through its middle, laid side by side by `planes`.
+    Of a volume these are the three planes through its middle.
     """
 
     def __init__(self, space: Sequence[int], longest_px: int = LONGEST_PX) -> None:
@@ -169,14 +169,17 @@ def _hatch(picture: Picture, where: np.ndarray) -> None:
 
 
 def side_by_side(pictures: Sequence[Picture]) -> Picture:
-    """Pictures in a row on white, from the top."""
-    height = max(picture.shape[0] for picture in pictures)
-    width = sum(picture.shape[1] for picture in pictures) + _GAP_PX * (len(pictures) - 1)
-    result = np.full((height, width, 3), 255, np.uint8)
-    left = 0
-    for picture in pictures:
-        result[: picture.shape[0], left : left + picture.shape[1]] = picture
-        left += picture.shape[1] + _GAP_PX
+    """The first picture, and right of it the others one below the other, on black."""
+    first, others = pictures[0], pictures[1:]
+    column = sum(picture.shape[0] for picture in others) + _GAP_PX * max(0, len(others) - 1)
+    beside = max((picture.shape[1] + _GAP_PX for picture in others), default=0)
+    result = np.zeros((max(first.shape[0], column), first.shape[1] + beside, 3), np.uint8)
+    result[: first.shape[0], : first.shape[1]] = first
+    top = 0
+    for picture in others:
+        left = first.shape[1] + _GAP_PX
+        result[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        top += picture.shape[0] + _GAP_PX
     return result
 
 
