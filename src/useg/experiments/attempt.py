@@ -17,6 +17,7 @@ from useg.train.bundle import save_bundle
 from useg.train.checkpoint import Checkpoints
 from useg.train.loop import Trainer
 from useg.train.plan import Plan
+from useg.train.planning import training_seconds
 
 if TYPE_CHECKING:
     from useg.experiments.train import Listener
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
 SNAPSHOTS = 5
 """Models of the last validations that are kept, to see how steady the end was."""
 
-_LATE = 1.1
-"""The clock shortens a run when it would take this many times its budget."""
-_TRAINING_SHARE = 0.88
+_LATE = 1.05
+"""The clock shortens a run when it would take this many times the budget for training."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,18 @@ class Budget:
 
     seconds: float | None
 
-    def late(self, spent_s: float, steps_left: int, step_s: float) -> bool:
-        """Whether what is left would take the run far over its budget."""
-        return self.seconds is not None and spent_s + steps_left * step_s > _LATE * self.seconds * _TRAINING_SHARE
+    def steps_that_fit(self, spent_s: float, steps: int, steps_left: int) -> int:
+        """How many of the steps left there is time for, at the mean pace so far.
 
-    def steps_that_fit(self, spent_s: float, step_s: float) -> int:
-        """Steps for which there still is time."""
-        return 0 if self.seconds is None else int(max(0.0, self.seconds * _TRAINING_SHARE - spent_s) / step_s)
+        Nothing is decided before half of the time is over: what is slow for a minute may be fast afterwards.
+        """
+        if self.seconds is None:
+            return steps_left
+        allowed = training_seconds(self.seconds)
+        pace = spent_s / max(1, steps)
+        if spent_s < 0.5 * allowed or spent_s + steps_left * pace <= _LATE * allowed:
+            return steps_left
+        return max(1, min(steps_left, int((allowed - spent_s) / pace)))
 
 
 class Attempt:
@@ -90,7 +95,7 @@ class Attempt:
             return max(1, round(epochs * self.plan.patches_per_epoch / (self.plan.micro_batch * self.plan.count)))
         taken = [event["seconds"] for event in self.history if event["event"] == "step"]
         step_s = sum(taken) / len(taken) if taken else self.plan.seconds_per_step or 1.0
-        return max(1, int(60 * (minutes or 0) * 0.82 / step_s))
+        return max(1, int(training_seconds(60 * (minutes or 0)) / step_s))
 
     def run(self, listener: "Listener", *, label: str, more_steps: int | None = None) -> None:
         """Train to the end, or until a stop is asked for."""
@@ -127,19 +132,16 @@ class Attempt:
         trainer = self.trainer
         spent = sum(e.get("seconds", 0.0) for e in self.history if e.get("step", 0) <= trainer.step)
         saved = clock = time.monotonic()
-        recent: float | None = None
         with closing(trainer.steps(self.batches)) as events:
             for event in events:
                 journal.write(event)
                 while self._pending and self._pending[0]["step"] <= trainer.step:
                     self._apply(self._pending.pop(0))
-                took = time.monotonic() - clock
-                recent = took if recent is None else 0.95 * recent + 0.05 * took
                 advance(trainer.step, total=trainer.stop, status=f"loss {event['loss']:.3f}" + self._shown())
                 last = trainer.step >= trainer.stop
                 if trainer.step % self.plan.validate_every == 0 or last:
                     self._validate(journal, listener)
-                    self._look_at_clock(journal, spent + time.monotonic() - clock, recent)
+                    self._look_at_clock(journal, spent + time.monotonic() - clock)
                 anchor = trainer.step == trainer.cooldown_start
                 asked = listener.stop.asked and not last
                 if last or anchor or asked or time.monotonic() - saved > self.plan.checkpoint_seconds:
@@ -184,16 +186,15 @@ class Attempt:
         for old in sorted(place.glob("step-*.useg"))[:-SNAPSHOTS]:
             old.unlink(missing_ok=True)
 
-    def _look_at_clock(self, journal: Journal, spent: float, step_s: float | None) -> None:
+    def _look_at_clock(self, journal: Journal, spent: float) -> None:
         trainer = self.trainer
         left = trainer.stop - trainer.step
-        if trainer.step <= self._known:
-            return  # an earlier attempt looked at the clock here: its decisions are replayed
-        if left <= 0 or step_s is None or not self.budget.late(spent, left, step_s):
-            return
-        stop = trainer.step + max(1, self.budget.steps_that_fit(spent, step_s))
-        if stop < trainer.stop:
-            self._decide(journal, stop, f"the machine is slower than probed: {step_s:.3f} s a step")
+        if left <= 0 or trainer.step <= self._known:
+            return  # where an earlier attempt looked at the clock, its decisions are replayed
+        fit = self.budget.steps_that_fit(spent, trainer.step, left)
+        if fit < left:
+            pace = spent / trainer.step
+            self._decide(journal, trainer.step + fit, f"the machine is slower than probed: {pace:.3f} s a step")
 
     def _decide(self, journal: Journal, stop: int, why: str) -> None:
         """Change where the run ends; the decision is on disk before it takes effect, and resume replays it."""

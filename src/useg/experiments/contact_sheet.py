@@ -90,7 +90,13 @@ def write_contact_sheet(
                 None
                 if classes is None
                 else weight_map(
-                    classes, instances, class_weights=class_weights, border=border, w0=w0, sigma_px=sigma_px
+                    classes,
+                    instances,
+                    class_weights=class_weights,
+                    border=border,
+                    w0=w0,
+                    sigma_px=sigma_px,
+                    sampling=None if len(patch) == 2 else (settings.anisotropy, 1.0, 1.0),
                 )
             )
         rows.append(_row(tops))
@@ -184,10 +190,9 @@ def _caption(change: Change, still: Change) -> str:
     parts += ["flip " + "".join("zyx"[3 - change.ndim + axis] for axis in np.flatnonzero(change.flip))] * any(
         change.flip
     )
-    neutral = {"gamma": 1.0, "contrast": 1.0, "brightness": 0.0, "noise_std": 0.0, "blur_px": 0.0}
-    parts += [
-        f"{name[:5]} {getattr(change, name):.2g}" for name, off in neutral.items() if getattr(change, name) != off
-    ]
+    colours = {"gamma": change.gamma - 1, "contrast": change.contrast - 1, "bright": change.brightness}
+    colours |= {"tint": change.tint, "noise": change.noise_std, "blur": change.blur_px}
+    parts += [f"{name} {amount:+.2f}" for name, amount in colours.items() if amount]
     return " ".join(parts)
 
 

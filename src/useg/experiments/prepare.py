@@ -17,7 +17,7 @@ from useg.data.inspect import inspect
 from useg.data.labels import LabelMapping
 from useg.data.reading import Reading, Sample
 from useg.data.samples import Samples
-from useg.data.splits import assign_splits, blocks, fold_splits, folds
+from useg.data.splits import GAP, assign_splits, blocks, fold_splits, folds
 from useg.errors import ConfigError, DataError, Problem
 from useg.home.folder import write_atomically
 from useg.segmentation.orientation import directed_axes
@@ -119,29 +119,60 @@ def recall(
 
 
 def _split(samples: Samples, config: Config, fingerprint: Fingerprint, notes: list[str]) -> tuple[tuple[str, ...], ...]:
-    keys, given = samples.keys, samples.splits
-    groups = _with_duplicates(keys, samples.groups, fingerprint)
+    keys, given, groups = samples.keys, samples.splits, samples.groups
     if len(samples) == 0:
         raise DataError("no sample has labels, so there is nothing to train on")
-    if len(samples) == 1 and config.folds <= 1:
+    if len(samples) == 1 and config.folds <= 1 and given[0] in (None, "train"):
         return (_split_one(samples, config, notes),)
-    sequence = fingerprint.sequence or (samples.planes and len({*groups}) == 1)
+    alone = len({*groups}) == 1
+    sequence = fingerprint.sequence or (samples.planes and alone)
+    # blocks of a sequence need samples without groups: there, twins of held-out samples are left out afterwards
+    in_blocks = sequence and alone
+    if not in_blocks:
+        groups = _with_duplicates(samples, fingerprint)
     if config.folds > 1:
-        trainable = [i for i in range(len(samples)) if given[i] in (None, "train", "val")]
-        fold_of = folds(
-            [keys[i] for i in trainable],
-            [groups[i] for i in trainable],
-            config.folds,
-            config.seed,
-            sequence=sequence,
-        )
-        result = []
-        for fold in range(config.folds):
-            splits = [split or "train" for split in given]
-            for index, split in zip(trainable, fold_splits(fold_of, fold, sequence=sequence), strict=True):
-                splits[index] = split
-            result.append(tuple(splits))
-        return tuple(result)
+        found = _split_folds(keys, groups, given, config, notes, sequence=sequence)
+    else:
+        found = (_split_once(keys, groups, given, config, notes, sequence=sequence),)
+    return tuple(_without_twins(splits, keys, fingerprint) for splits in found) if in_blocks else found
+
+
+def _split_folds(
+    keys: list[str],
+    groups: list[str | None],
+    given: list[str | None],
+    config: Config,
+    notes: list[str],
+    *,
+    sequence: bool,
+) -> tuple[tuple[str, ...], ...]:
+    """The splits of each fold; the test part is the same in all of them and belongs to none."""
+    if config.data.test > 0:
+        shares = {"train": 1 - config.data.test, "test": config.data.test}
+        apart = assign_splits(keys, groups, given, fractions=shares, seed=config.seed, sequence=sequence, notes=notes)
+        given = [*apart]
+    trainable = [i for i, split in enumerate(given) if split in (None, "train", "val")]
+    fold_of = folds(
+        [keys[i] for i in trainable], [groups[i] for i in trainable], config.folds, config.seed, sequence=sequence
+    )
+    result = []
+    for fold in range(config.folds):
+        splits = [split or "train" for split in given]
+        for index, split in zip(trainable, fold_splits(fold_of, fold, sequence=sequence), strict=True):
+            splits[index] = split
+        result.append(tuple(splits))
+    return tuple(result)
+
+
+def _split_once(
+    keys: list[str],
+    groups: list[str | None],
+    given: list[str | None],
+    config: Config,
+    notes: list[str],
+    *,
+    sequence: bool,
+) -> tuple[str, ...]:
     validation, test = config.data.validation, config.data.test
     splits = assign_splits(
         keys,
@@ -163,22 +194,38 @@ def _split(samples: Samples, config: Config, fingerprint: Fingerprint, notes: li
         splits = ["val+train" if split == "train" else split for split in splits]
     if sequence:
         notes.append("neighbouring samples look alike: validation is one block of them, with a gap")
-    return (tuple(splits),)
+    return tuple(splits)
 
 
-def _with_duplicates(keys: list[str], groups: list[str | None], fingerprint: Fingerprint) -> list[str | None]:
-    """Groups, joined where samples of two of them show the same picture."""
+def _with_duplicates(samples: Samples, fingerprint: Fingerprint) -> list[str | None]:
+    """Groups, joined where samples of two of them show the same picture; planes follow their volume."""
+    keys, groups = samples.keys, samples.groups
+    whole = [samples.sample(index).key for index in range(len(samples))]
     names = [key if group is None else group for key, group in zip(keys, groups, strict=True)]
-    joined = dict(zip(keys, names, strict=True))
+    joined = dict(zip(whole, names, strict=True))
     for pair in fingerprint.duplicates:
         old, new = joined.get(pair.second), joined.get(pair.first)
         if old is not None and new is not None and not pair.across_splits:
             joined = {key: new if name == old else name for key, name in joined.items()}
-    counts = Counter(joined.values())
+    counts = Counter(joined[key] for key in whole)
     return [
         joined[key] if group is not None or counts[joined[key]] > 1 else None
-        for key, group in zip(keys, groups, strict=True)
+        for key, group in zip(whole, groups, strict=True)
     ]
+
+
+def _without_twins(splits: tuple[str, ...], keys: list[str], fingerprint: Fingerprint) -> tuple[str, ...]:
+    """Leaves out training samples that show the same picture as a held-out one, unless none would remain."""
+    split_of = dict(zip(keys, splits, strict=True))
+    held_out = {"val", "test"}
+    twins = {
+        one
+        for pair in fingerprint.duplicates
+        for one, other in ((pair.first, pair.second), (pair.second, pair.first))
+        if split_of.get(one) == "train" and split_of.get(other) in held_out and not pair.across_splits
+    }
+    fewer = tuple(GAP if key in twins else split for key, split in zip(keys, splits, strict=True))
+    return fewer if "train" in fewer else splits
 
 
 def _split_one(samples: Samples, config: Config, notes: list[str]) -> tuple[str, ...]:

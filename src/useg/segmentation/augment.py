@@ -216,9 +216,7 @@ def _intensities(uniforms: Iterator[float], settings: AugmentSettings) -> dict[s
     }
 
 
-def _displacements(
-    key: tuple[int, int, int], settings: AugmentSettings, ndim: int, flat: bool
-) -> tuple[Any, ...]:
+def _displacements(key: tuple[int, int, int], settings: AugmentSettings, ndim: int, flat: bool) -> tuple[Any, ...]:
     shape = (ndim, *(settings.elastic_nodes,) * ndim)
     grid = settings.elastic_std_px * _normals(key, _PARAMETERS, math.prod(shape), skip=40).reshape(shape)
     if flat and ndim == 3:

@@ -69,28 +69,26 @@ def warp(
         sizes = ", ".join(str(given.shape) for given in maps)
         raise InputError(f"warp: image of {image.shape[1:]} with label maps of {sizes}; wanted the same size")
     _check(change, patch, whole)
+    kinds = ["nearest" if channel in categorical else interpolation for channel in range(len(image))]
+    sources = [*image, *maps]
+    results = [np.empty((len(image), *patch), dtype=np.float32)]
+    results += [np.empty(patch, np.uint8)] * (classes is not None)
+    results += [np.empty(patch, np.int32)] * (instances is not None)
+    targets = [*results[0], *results[1:]]
     if change.rigid:
-        lines = _lines(change, patch, centre, whole)
-        window = tuple(slice(int(line.min()), int(line.max()) + 1) for line in lines)
+        lines, window = _lines(change, patch, centre, whole)
         local = _within(window, start, image.shape[1:])
-        steps = [line - part.start for line, part in zip(lines, window, strict=True)]
-        taken = np.ascontiguousarray(_take(image[:, *local], steps), dtype=np.float32)
-        labels = [None if given is None else _take(given[None, *local], steps)[0] for given in (classes, instances)]
-        return taken, labels[0], None if labels[1] is None else labels[1].astype(np.int32, copy=False)
-    places, window = _places(change, patch, centre, whole)
-    local = _within(window, start, image.shape[1:])
-    sample = _sample_2d if change.ndim == 2 else _sample_planes if change.in_plane else _sample_3d
-    result = np.empty((len(image), *patch), dtype=np.float32)
-    for channel in range(len(image)):
-        amounts = np.ascontiguousarray(image[channel, *local], dtype=np.float32)
-        sample(amounts, places, "nearest" if channel in categorical else interpolation, result[channel])
-    labels = [None, None]
-    for index, (given, kind) in enumerate(((classes, np.uint8), (instances, np.int32))):
-        if given is not None:
-            found = np.empty(patch, dtype=kind)
-            sample(np.ascontiguousarray(given[local], dtype=kind), places, "nearest", found)
-            labels[index] = found
-    return result, labels[0], labels[1]
+        for values, target in zip(sources, targets, strict=True):
+            target[...] = _taken(values[local], lines)
+    else:
+        places, window = _places(change, patch, centre, whole)
+        local = _within(window, start, image.shape[1:])
+        methods = kinds + ["nearest"] * len(maps)
+        sample = _sample_2d if change.ndim == 2 else _sample_planes if change.in_plane else _sample_3d
+        for values, target, method in zip(sources, targets, methods, strict=True):
+            sample(np.ascontiguousarray(values[local], dtype=target.dtype), places, method, target)
+    labels = iter(results[1:])
+    return results[0], None if classes is None else next(labels), None if instances is None else next(labels)
 
 
 def source_window(
@@ -106,8 +104,7 @@ def source_window(
     """
     _check(change, patch, space)
     if change.rigid:
-        lines = _lines(change, patch, centre, space)
-        return tuple(slice(int(line.min()), int(line.max()) + 1) for line in lines)
+        return _lines(change, patch, centre, space)[1]
     return _places(change, patch, centre, space)[1]
 
 
@@ -150,21 +147,24 @@ def _first(
 
 def _lines(
     change: Change, patch: tuple[int, ...], centre: tuple[float, ...] | None, space: tuple[int, ...]
-) -> list[np.ndarray]:
-    """For a rigid change: which index of the image each index of the patch is, per axis."""
-    lines = []
+) -> tuple[list[np.ndarray], tuple[slice, ...]]:
+    """For a rigid change: which index of the window each index of the patch is, per axis; and the window."""
+    lines, window = [], []
     starts = _first(change, patch, centre, space)
     for begin, width, side, flip in zip(starts, patch, space, change.flip, strict=True):
         line = np.arange(begin, begin + width)[:: -1 if flip else 1]
-        lines.append(np.abs((line + side - 1) % max(2 * side - 2, 1) - (side - 1)))
-    return lines
+        line = np.abs((line + side - 1) % max(2 * side - 2, 1) - (side - 1))
+        part = slice(int(line.min()), int(line.max()) + 1)
+        lines.append(line - part.start)
+        window.append(part)
+    return lines, tuple(window)
 
 
-def _take(array: np.ndarray, steps: list[np.ndarray]) -> np.ndarray:
-    for axis, line in enumerate(steps, start=1):
+def _taken(array: np.ndarray, lines: list[np.ndarray]) -> np.ndarray:
+    for axis, line in enumerate(lines):
         if len(line) != array.shape[axis] or not np.array_equal(line, np.arange(len(line))):
             array = array.take(line, axis)
-    return np.ascontiguousarray(array)
+    return array
 
 
 def _places(
@@ -179,7 +179,8 @@ def _places(
     terms = np.zeros((ndim, *(count + 2,) * ndim))
     terms[:, *(slice(count),) * ndim] = np.tensordot(matrix, grid, axes=1)
     for axis in range(ndim):
-        terms[:, *(count if other == axis else count + 1 for other in range(ndim))] = matrix[:, axis] * unit[axis]
+        term = [count if other == axis else count + 1 for other in range(ndim)]
+        terms[:, *term] = matrix[:, axis] * unit[axis]
     starts = _first(change, patch, centre, space)
     terms[:, *(count + 1,) * ndim] = [(width - 1) / 2 for width in patch]
     bases = [_basis(width, count)[:: -1 if flip else 1] for width, flip in zip(patch, change.flip, strict=True)]
@@ -242,7 +243,7 @@ def _matrix(change: Change) -> np.ndarray:
     """From steps in the patch to steps in the image, both in pixels of the last two axes."""
     plane = math.radians(change.angles_deg[0])
     turn = np.array([[math.cos(plane), math.sin(plane)], [-math.sin(plane), math.cos(plane)]])
-    flat = turn @ np.array([[1.0, 0.0], [change.shear, 1.0]]) / change.scale
+    flat: np.ndarray = turn @ np.array([[1.0, 0.0], [change.shear, 1.0]]) / change.scale
     if change.ndim == 2:
         return flat
     matrix = np.eye(3)
@@ -260,14 +261,16 @@ def _matrix(change: Change) -> np.ndarray:
 def _mirrored(place: np.ndarray, side: int) -> np.ndarray:
     last = np.float32(side - 1)
     if side == 1:
-        return np.zeros_like(place)
+        place[...] = 0
+        return place
     if place.min() < -last or place.max() > 2 * last:
         place = np.remainder(place, 2 * last)
     np.abs(place, out=place)
     np.subtract(last, place, out=place)
     np.abs(place, out=place)
     np.subtract(last, place, out=place)
-    return np.clip(place, 0, last, out=place)
+    np.clip(place, 0, last, out=place)
+    return place
 
 
 def _sample_2d(values: np.ndarray, places: list[np.ndarray], method: str, out: np.ndarray) -> None:

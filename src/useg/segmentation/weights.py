@@ -6,9 +6,9 @@ how many there are.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ Border = Literal["none", "2015", "2019"]
 _NEGLECTED = 5e-4
 _FAR = 12000
 _BLOCK = 1 << 15
+_SHORT_BLOCK = 1 << 13
 
 
 def border_weights_2015(
@@ -164,7 +165,7 @@ def weight_map(
     if class_weights is not None:
         known = len(class_weights)
         table[:known], table[known:IGNORE] = class_weights, np.nan
-    weights = table[classes]
+    weights: np.ndarray = table[classes]
     if class_weights is not None and np.isnan(weights).any():
         found = int(classes[classes != IGNORE].max())
         raise InputError(f"weight map: class {found} in a label map, but weights for {known} classes only")
@@ -195,9 +196,7 @@ def components(classes: Labels) -> Instances:
     return objects
 
 
-def _steps(
-    instances: Instances, sampling: Sequence[float] | None, w0: float, sigma_px: float
-) -> tuple[float, ...]:
+def _steps(instances: Instances, sampling: Sequence[float] | None, w0: float, sigma_px: float) -> tuple[float, ...]:
     steps = (1.0,) * instances.ndim if sampling is None else tuple(float(step) for step in sampling)
     if len(steps) != instances.ndim or min(steps) <= 0 or w0 < 0 or not 0.1 <= sigma_px <= 1000:
         raise InputError(
@@ -207,9 +206,7 @@ def _steps(
     return steps
 
 
-def _border_term(
-    nearest: np.ndarray, second: np.ndarray, w0: float, sigma_px: float, radius: float
-) -> np.ndarray:
+def _border_term(nearest: np.ndarray, second: np.ndarray, w0: float, sigma_px: float, radius: float) -> np.ndarray:
     weights = np.zeros(nearest.shape, dtype=np.float32)
     total = nearest + second
     near = np.flatnonzero(total <= radius)
@@ -225,8 +222,12 @@ def _touching(instances: Instances, *, earlier: bool) -> np.ndarray:
     for offset in product((-1, 0, 1), repeat=instances.ndim):
         if offset >= (0,) * instances.ndim:
             break
-        here = tuple(slice(max(-step, 0), side + min(-step, 0)) for step, side in zip(offset, instances.shape, strict=True))
-        there = tuple(slice(max(step, 0), side + min(step, 0)) for step, side in zip(offset, instances.shape, strict=True))
+        here = tuple(
+            slice(max(-step, 0), side + min(-step, 0)) for step, side in zip(offset, instances.shape, strict=True)
+        )
+        there = tuple(
+            slice(max(step, 0), side + min(step, 0)) for step, side in zip(offset, instances.shape, strict=True)
+        )
         differ = objects[here] != objects[there]
         differ &= np.minimum(objects[here], objects[there]) > 0
         touching[here] |= differ
@@ -240,40 +241,105 @@ def _two_nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the nearest and the second nearest object, exact up to `radius`, infinite beyond.
 
-    Squares of distances are kept as integers: as they are for pixels of equal size, else in 1/1024. One axis after
-    the other, each pixel looks along the axis: the nearest object is the least of the squares it sees, with the
-    object's id in the low bits; the second nearest is the least among all others, and what a pixel seen offers
-    is its own nearest object or, if that is ours already, its second.
+    Squares of distances are kept as integers: as they are for pixels of equal size, else in 1/1024. Along the last
+    axis the objects on either side are found by a scan. Then, one axis after the other, each pixel looks along the
+    axis: the nearest object is the least of the squares it sees, with the object's id in the low bits; the second
+    nearest is the least among all others, and what a pixel seen offers is its own nearest object or, if that is
+    ours already, its second.
     """
     whole = all(step == round(step) for step in steps)
     unit = 1 if whole else 1024
     limit = int(radius * radius * unit) + 1
-    objects = np.maximum(instances, 0)
-    bits = 0 if only_first else int(objects.max(initial=0)).bit_length()
-    small = whole and bits <= 16 and limit < _FAR
+    objects = _numbered(instances)
+    bits = int(objects.max(initial=0)).bit_length()
+    small = whole and bits <= 16 and limit < _FAR and instances.shape[-1] < 1 << 14
     far = _FAR if small else 2 * limit
-    best = np.where(objects > 0, 0, far).astype(np.int16 if small else np.int64)
-    owner = objects.astype(np.uint16 if small else np.int64)
-    other = np.full_like(best, far)
-    for axis in reversed(range(instances.ndim)):
-        side = instances.shape[axis]
-        reach = min(int(radius / steps[axis]), side - 1)
+    wide, narrow = (np.dtype(np.int32), np.dtype(np.int16)) if small else (np.dtype(np.int64), np.dtype(np.int64))
+    kinds = (narrow, np.dtype(np.uint16) if small else wide, narrow)
+
+    held = [np.empty(objects.shape, kind) for kind in kinds]
+    lines = objects.reshape(-1, objects.shape[-1])
+    rows = max(1, _SHORT_BLOCK // max(1, lines.shape[1]))
+    for start in range(0, len(lines), rows):
+        found = _scan(lines[start : start + rows].astype(wide), steps[-1] ** 2 * unit, far, bits)
+        for array, values in zip(held, found, strict=True):
+            array.reshape(lines.shape)[start : start + rows] = values
+    for axis in reversed(range(instances.ndim - 1)):
+        reach = min(int(radius / steps[axis]), instances.shape[axis] - 1)
         squares = [round((offset * steps[axis]) ** 2 * unit) for offset in range(1, reach + 1)]
-        lines = [np.moveaxis(array, axis, 0) for array in (best, owner, other)]
-        results = [np.empty_like(array) for array in (best, owner, other)]
-        columns = [np.moveaxis(array, axis, 0) for array in results]
-        for block in _blocks(lines[0].shape):
-            held = (np.ascontiguousarray(line[block]).reshape(side, -1) for line in lines)
-            found = _look(*held, squares, far, bits, only_first)
-            for column, values in zip(columns, found, strict=True):
-                column[block] = values.reshape(column[block].shape)
-        best, owner, other = results
+
+        def look(
+            best: np.ndarray, owner: np.ndarray, other: np.ndarray, squares: list[int] = squares
+        ) -> tuple[np.ndarray, ...]:
+            if only_first:
+                return _nearest(best, squares, far), owner, other
+            return _look(best, owner, other, squares, far, bits)
+
+        held = _along(axis, held, kinds, look)
     distances = []
-    for square in (best, other):
+    for square in (held[0], held[2]):
         distance = np.sqrt(square.astype(np.float32) * np.float32(1 / unit))
         distance[square > limit] = np.inf
         distances.append(distance)
     return distances[0], distances[1]
+
+
+def _numbered(instances: Instances) -> np.ndarray:
+    """Ids without negative ones, and small enough for short integers unless there are very many objects."""
+    objects: np.ndarray = np.maximum(instances, 0)
+    if objects.max(initial=0) < 1 << 16:
+        return objects
+    ids, places = np.unique(objects, return_inverse=True)
+    return places.reshape(objects.shape) + int(ids[0] > 0)
+
+
+def _along(
+    axis: int,
+    arrays: Sequence[np.ndarray],
+    kinds: Sequence[np.dtype[Any]],
+    work: Callable[..., tuple[np.ndarray, ...]],
+) -> list[np.ndarray]:
+    """Do `work` on lines along an axis, brought first and side by side, in blocks that stay in the cache."""
+    results = [np.empty(arrays[0].shape, kind) for kind in kinds]
+    lines = [np.moveaxis(array, axis, 0) for array in arrays]
+    columns = [np.moveaxis(array, axis, 0) for array in results]
+    for block in _blocks(lines[0].shape):
+        found = work(*(np.ascontiguousarray(line[block]).reshape(len(line), -1) for line in lines))
+        for column, values in zip(columns, found, strict=True):
+            column[block] = values.reshape(column[block].shape)
+    return results
+
+
+def _scan(owner: np.ndarray, unit: float, far: int, bits: int) -> tuple[np.ndarray, ...]:
+    """The squares of the two nearest objects' distances along the last axis, and the nearest one's id."""
+    beyond = int(math.sqrt(far / unit)) + 1
+    mask = owner.dtype.type((1 << bits) - 1)
+    places = np.arange(owner.shape[1], dtype=owner.dtype) + (beyond + 1)
+    sides = []
+    for lines in (owner, np.ascontiguousarray(owner[:, ::-1])):
+        key = places << bits | lines
+        key *= lines > 0
+        last = np.maximum.accumulate(key, axis=1)
+        before = np.zeros_like(last)
+        before[:, 1:] = last[:, :-1]
+        differs = (before ^ key) & mask > 0
+        differs &= lines > 0
+        before *= differs
+        previous = np.maximum.accumulate(before, axis=1)
+        found = [last & mask]
+        for met in (last, previous):
+            distance = np.minimum(places - (met >> bits), beyond)
+            square = distance * distance * int(unit) if unit == int(unit) else np.rint(distance**2 * unit)
+            found.append(np.minimum(square, far).astype(owner.dtype, copy=False))
+        sides.append(found)
+    left, right = sides[0], [np.ascontiguousarray(values[:, ::-1]) for values in sides[1]]
+    closer = left[1] <= right[1]
+    other = np.where(
+        left[0] == right[0],
+        np.minimum(left[2], right[2]),
+        np.minimum(np.maximum(left[1], right[1]), np.where(closer, left[2], right[2])),
+    )
+    return np.minimum(left[1], right[1]), np.where(closer, left[0], right[0]), other
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
@@ -290,27 +356,28 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
             yield (slice(None), slice(start, start + rows))
 
 
+def _nearest(best: np.ndarray, squares: list[int], far: int) -> np.ndarray:
+    """The least of each value and its neighbours' along the first axis, plus the squares of their distances."""
+    side, reach = len(best), len(squares)
+    padded = _padded(best, reach, far)
+    least, seen = best.copy(), np.empty_like(best)
+    for offset, square in enumerate(squares, start=1):
+        np.minimum(padded[reach - offset :][:side], padded[reach + offset :][:side], out=seen)
+        seen += best.dtype.type(square)
+        np.minimum(least, seen, out=least)
+    return least
+
+
 def _look(
-    best: np.ndarray,
-    owner: np.ndarray,
-    other: np.ndarray,
-    squares: list[int],
-    far: int,
-    bits: int,
-    only_first: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    best: np.ndarray, owner: np.ndarray, other: np.ndarray, squares: list[int], far: int, bits: int
+) -> tuple[np.ndarray, ...]:
     """One step of `_two_nearest` along the first axis, for lines side by side."""
     side, reach = len(best), len(squares)
-    wide = best.dtype if only_first else np.dtype(np.int32 if best.dtype == np.int16 else np.int64)
-    key = _padded((best.astype(wide) << bits) | (0 if only_first else owner.astype(wide)), reach, far << bits)
-    least, seen = key[reach : reach + side].copy(), np.empty((side, best.shape[1]), dtype=wide)
-    for offset, square in enumerate(squares, start=1):
-        np.minimum(key[reach - offset :][:side], key[reach + offset :][:side], out=seen)
-        seen += wide.type(square << bits)
-        np.minimum(least, seen, out=least)
-    if only_first:
-        return np.minimum(least, wide.type(far)), owner, other
-    mine = (least & wide.type((1 << bits) - 1)).astype(owner.dtype)
+    wide = np.dtype(np.int32 if best.dtype == np.int16 else np.int64)
+    key = best.astype(wide) << bits | owner.astype(wide)
+    key = _nearest(key, [square << bits for square in squares], far << bits)
+    mine = (key & wide.type((1 << bits) - 1)).astype(owner.dtype)
+    nearest = (key >> bits).astype(best.dtype)
     farther = _padded(other, reach, far)
     gain = _padded(other - best, reach, 0)
     owners = _padded(owner, reach, 0)
@@ -324,7 +391,6 @@ def _look(
             np.subtract(farther[start : start + side], mask, out=seen)
             seen += best.dtype.type(square)
             np.minimum(second, seen, out=second)
-    nearest = np.minimum(least >> bits, wide.type(far)).astype(best.dtype)
     return nearest, mine, second
 
 

@@ -18,7 +18,8 @@ from useg.train.shape import network_for
 StepClock = Callable[[dict[str, Any], tuple[int, ...], int, int, str], float]
 
 _BATCH_PIXELS = {"cpu": 262_144, "cuda": 1_048_576}
-_SHARE_OF_BUDGET = 0.82
+_REST_S, _REST_SHARE = 15.0, 0.06
+"""What a run needs beside its steps: reading and scoring, and live scores and checkpoints."""
 _ENOUGH_STEPS = 1_200
 _MANY_STEPS = 4_000
 _TILT_DEG = 20.0
@@ -225,7 +226,7 @@ def _width_and_batch(
     if seconds_left is None:
         reasons["base"] = reasons["micro_batch"] = "no time budget: the default"
         return {**arguments, "base": base}, micro, seconds
-    budget = seconds_left * _SHARE_OF_BUDGET / config.train.count
+    budget = training_seconds(seconds_left) / config.train.count
     while not fixed_micro and micro > 2 and budget / seconds < _ENOUGH_STEPS:
         micro = max(2, micro // 2)
         seconds = clock({**arguments, "base": base}, micro)
@@ -245,6 +246,11 @@ def _width_and_batch(
     return {**arguments, "base": base}, micro, seconds
 
 
+def training_seconds(budget_s: float) -> float:
+    """What of a budget is for optimiser steps: all but some seconds, and never less than two thirds."""
+    return max(budget_s * 2 / 3, budget_s * (1 - _REST_SHARE) - _REST_S)
+
+
 def _steps(
     config: Config,
     per_epoch: int,
@@ -259,8 +265,8 @@ def _steps(
         return max(1, math.ceil(config.epochs * per_epoch / batch))
     if seconds_left is None:
         raise ConfigError("a plan needs a budget: minutes, epochs or steps")
-    steps = max(1, int(seconds_left * _SHARE_OF_BUDGET / seconds))
-    reasons["steps"] = f"{_SHARE_OF_BUDGET:.0%} of {seconds_left:.0f} s at {seconds:.3f} s a step"
+    steps = max(1, int(training_seconds(seconds_left) / seconds))
+    reasons["steps"] = f"{training_seconds(seconds_left):.0f} of {seconds_left:.0f} s at {seconds:.3f} s a step"
     return steps
 
 
