@@ -74,3 +74,10 @@ def test_pictures_that_are_all_alike_are_no_series():
     found = compare_neighbours([looks(*views)])
     assert found.distant > 0.3
     assert not found.alike
+
+
+def test_greatest_floats_are_compared_without_overflow():
+    first = texture(1).astype(np.float64)
+    huge = looks(first, (first / 255 * 3e38).astype(np.float32), first / 255 * 1e300)
+    assert correlation(huge[0], huge[1]) > 0.999
+    assert np.isfinite(huge[2].detail).all()

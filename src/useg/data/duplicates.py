@@ -17,6 +17,9 @@ HAMMING = 10
 SAME_PICTURE = 0.985
 """Correlation of two thumbnails, slow brightness changes removed, from which they show the same picture."""
 
+_SUMMABLE = 1e30
+"""Pixels above this could overflow float32 when they are summed up."""
+
 MOST_PAIRS = 100_000
 """At most this many candidate pairs are looked at closer."""
 
@@ -46,7 +49,11 @@ def look_at(plane: Shaped[np.ndarray, "height width"], digest: str) -> Look:
     """Thumbnail and hash of one plane; NaN count as 0."""
     import cv2
 
-    picture = np.nan_to_num(plane.astype(np.float32, copy=False), posinf=0.0, neginf=0.0)
+    with np.errstate(over="ignore"):
+        picture = np.nan_to_num(plane.astype(np.float32, copy=False), posinf=0.0, neginf=0.0)
+    largest = float(np.abs(picture).max())
+    if largest > _SUMMABLE:
+        picture = picture / np.float32(largest)
     small = cv2.resize(picture, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     detail = (small - cv2.GaussianBlur(small, (0, 0), THUMBNAIL / 8)).ravel().astype(np.float64)
     detail -= detail.mean()

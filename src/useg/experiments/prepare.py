@@ -84,6 +84,7 @@ def prepare(
     for line in (found.reading.rule, *found.repairs, *found.warnings):
         note(line)
     labelled = [sample for sample in found.reading.samples if sample.labels]
+    _check_names(labelled)
     notes: list[str] = [*found.repairs, *found.warnings]
 
     if plan_file is not None:
@@ -99,6 +100,15 @@ def prepare(
     for line in notes[len(found.repairs) + len(found.warnings) :]:
         note(line)
     return Prepared(found.reading, found.mapping, found.fingerprint, samples, splits, plan, tuple(notes))
+
+
+def _check_names(samples: Sequence[Sample]) -> None:
+    """What a run keeps is UTF-8, so the names of its files must be, too."""
+    refs = {ref for sample in samples for ref in (*sample.images, *sample.labels)}
+    shown = {ref: ref.encode("utf-8", "backslashreplace").decode() for ref in sorted(refs)}
+    problems = [Problem(text, "its name is not UTF-8", "rename it") for ref, text in shown.items() if text != ref]
+    if problems:
+        raise DataError(f"{len(problems)} files have names that a run cannot keep", problems)
 
 
 def recall(

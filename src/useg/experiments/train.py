@@ -203,7 +203,7 @@ def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepa
             "status": "running",
             "started": now(),
             "useg": __version__,
-            "command": sys.argv,
+            "command": [word.encode("utf-8", "backslashreplace").decode() for word in sys.argv],
             "data": str(data.absolute()),
             "config_digest": config.digest(),
             "machine": probe.machine(),

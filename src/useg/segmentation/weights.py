@@ -18,7 +18,7 @@ from useg.errors import InputError
 Border = Literal["none", "2015", "2019"]
 _NEGLECTED = 5e-4
 _FAR = 12000
-_BLOCK = 1 << 15
+_BLOCK = 1 << 16
 _SHORT_BLOCK = 1 << 13
 
 
@@ -43,6 +43,9 @@ def border_weights_2015(
     Source: Ronneberger, Fischer, Brox 2015, eq. 2. The paper leaves touching objects to a gap drawn beforehand.
     """
     steps = _steps(instances, sampling, w0, sigma_px)
+    found = instances[instances > 0]
+    if not len(found) or (found == found[0]).all():
+        return np.zeros(instances.shape, dtype=np.float32)
     radius = sigma_px * math.sqrt(-2 * math.log(_NEGLECTED))
     nearest, second = _two_nearest(instances, radius, steps)
     weights = _border_term(nearest, second, w0, sigma_px, radius)
@@ -124,7 +127,7 @@ def class_weights(counts: Sequence[int] | np.ndarray, *, cap: float = 10.0) -> n
     pixels = np.asarray(counts, dtype=np.float64)
     if pixels.ndim != 1 or not len(pixels) or not (pixels >= 0).all() or cap < 1:
         raise InputError(f"class weights: counts {counts!r} and cap {cap}; wanted counts from 0 and a cap from 1")
-    weights = np.ones(len(pixels))
+    weights = np.ones(len(pixels), dtype=np.float64)
     present = pixels > 0
     if present.any():
         shares = pixels[present] / pixels.sum()
