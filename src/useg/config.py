@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from useg.errors import ConfigError
 
@@ -17,7 +17,7 @@ SCHEMA = 1
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSettings(_Settings):
@@ -31,6 +31,12 @@ class DataSettings(_Settings):
     """Share of the samples that is kept for tuning and live scores, where no split is given."""
     test: float = Field(default=0.0, ge=0, lt=0.9)
     """Share that is touched only once, at the end."""
+
+    @model_validator(mode="after")
+    def _leave_some_to_train_on(self) -> "DataSettings":
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together leave nothing to train on")
+        return self
 
 
 class NetworkSettings(_Settings):

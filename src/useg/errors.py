@@ -55,6 +55,12 @@ class DataError(InputError):
         super().__init__("\n".join([summary, *(f"  - {problem}" for problem in self.problems)]))
 
 
+def problems_of(error: UsegError, where: str) -> tuple[Problem, ...]:
+    """The problems that an error carries; if none, the error itself as one of the file it arose with."""
+    known = error.problems if isinstance(error, DataError) else ()
+    return known or (Problem(where, str(error).removeprefix(f"{where}: ")),)
+
+
 class ConfigError(InputError):
     """A setting is unknown or out of range."""
 

@@ -117,10 +117,12 @@ def test_a_bad_folder_is_refused_in_one_message(data: Path, tmp_path: Path, caps
         (["--set", "train.lrr=1"], "did you mean 'train.lr'"),
         (["--name", "../x"], "--name"),
         (["--recipe", "old"], "recipe"),
+        (["--minutes", "inf"], "--minutes and --epochs want a finite number"),
+        (["--resume", "x", "--seed", "3"], "leave out --set, --seed"),
     ],
 )
 def test_bad_settings(data: Path, tmp_path: Path, capsys, arguments: list[str], words: str) -> None:
-    more = [] if "--steps" in arguments else ["--steps", "1"]
+    more = [] if {"--steps", "--minutes", "--resume"} & {*arguments} else ["--steps", "1"]
     assert call("train", data, "--home", tmp_path / "home", *more, *SMALL, *arguments) == 2
     assert words in capsys.readouterr().err
     assert not list((tmp_path / "home").glob("runs/*"))

@@ -37,7 +37,7 @@ def test_the_same_figures_as_the_run_s_own(trained) -> None:
     assert mine["part"] == "test"
     for name in ("samples", "classes", "confusion", "mean_dice", "pixel_error", "operating_points", "surface"):
         assert scores[name] == mine[name], name
-    assert list(scores["samples"]) == ["5", "6"]
+    assert list(scores["samples"]) == ["images/5", "images/6"]
     assert len(evaluate_model([trained["bundle0"]], trained["data"])["samples"]) == 7
 
 
@@ -46,7 +46,7 @@ def test_two_models_with_symmetries_by_command(trained, capsys) -> None:
     status, output, errors = call(capsys, "evaluate", *arguments, "--tta")
     assert status == 0, errors
     both = json.loads(output.splitlines()[-1])
-    assert list(both["samples"]) == ["5", "6"]
+    assert list(both["samples"]) == ["images/5", "images/6"]
     _, output, _ = call(capsys, "evaluate", *arguments)
     assert json.loads(output.splitlines()[-1])["confusion"] != both["confusion"]
     alone = evaluate_model([trained["bundle0"]], trained["data"], split="test", tta=True)

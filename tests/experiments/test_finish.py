@@ -29,7 +29,7 @@ def test_operating_points_know_nothing_of_the_test_part(tmp_path: Path, home: Pa
     assert one.weights == other.weights
     assert one.tuning == other.tuning != {}
     assert [result["scores"]["part"] for result in found] == ["test", "test"]
-    assert all(list(result["scores"]["samples"]) == ["5"] for result in found)
+    assert all(list(result["scores"]["samples"]) == ["images/5"] for result in found)
     assert found[0]["scores"]["confusion"] != found[1]["scores"]["confusion"]
 
 
@@ -46,7 +46,7 @@ def test_folds(tmp_path: Path, home: Path, tiny, discs_folder) -> None:
     assert sorted(path.name for path in folder.path.glob("*.useg")) == names
     scores = result["scores"]
     assert (scores["part"], scores["tuned_on"]) == ("out-of-fold", "out-of-fold")
-    assert sorted(scores["samples"]) == sorted(map(str, range(5)))
+    assert sorted(scores["samples"]) == [str(number) for number in range(5)]
     assert scores["images"] == 5
     whole = train(data, home=home, config=config)
     assert whole["scores"]["samples"] == scores["samples"]
@@ -90,7 +90,7 @@ def test_objects_of_volumes(tmp_path: Path, home: Path, tiny) -> None:
         for place, (cy, cx) in enumerate([(8, 8), (8, 20), (22, 10), (21, 23)]):
             dz, dy, dx = random.uniform(-1, 1, 3)
             inside = (z - 8 - dz) ** 2 + (y - cy - dy) ** 2 + (x - cx - dx) ** 2 < random.uniform(24, 34)
-            ids[inside] = place + 1
+            ids[inside] = 10 * number + place + 1
         image = (50 + 120 * (ids > 0) + random.normal(0, 10, ids.shape)).clip(0, 255).astype(np.uint8)
         for folder, array in (("images", image), ("labels", ids)):
             (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)

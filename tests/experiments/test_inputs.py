@@ -85,3 +85,12 @@ def test_nothing_to_predict(tmp_path):
     problems: list[Problem] = []
     assert find_inputs([tmp_path / "empty", tmp_path / "none.png"], tmp_path / "out", problems, []) == []
     assert [Path(problem.where).name for problem in problems] == ["empty", "none.png"]
+
+
+def test_a_folder_without_images_is_one_problem(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    problems: list[Problem] = []
+    assert find_inputs([tmp_path / "in"], tmp_path / "out", problems, []) == []
+    assert [str(problem) for problem in problems] == [
+        f"{tmp_path / 'in'}: there is no image in this folder that can be read"
+    ]

@@ -240,3 +240,25 @@ def test_recalled_is_as_prepared(tmp_path: Path, home: Path) -> None:
     (tmp_path / "data" / "masks" / "0.png").unlink()
     with pytest.raises(DataError, match=r"masks/0\.png: was part of this run and is gone"):
         recall(found.reading.samples, config(), found.plan, found.mapping, found.fingerprint)
+
+
+# ---- what a run cannot keep ----
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, home: Path) -> None:
+    data = folder_of(tmp_path / "data", 4)
+    for folder in ("images", "masks"):
+        try:
+            (data / folder / "2.png").rename(data / folder / "n\udcffme.png")
+        except (OSError, UnicodeEncodeError):
+            pytest.skip("this file system has names in UTF-8 only")
+    with pytest.raises(DataError, match=r"(?s)2 files have names.*images/n\\udcffme\.png: its name is not UTF-8"):
+        prepare(data, config(), home)
+
+
+def test_more_classes_than_a_label_map_holds(tmp_path: Path, home: Path) -> None:
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 255, (64, 64)).astype(np.uint8)
+        save(tmp_path / "data", str(number), noise, noise)
+    with pytest.raises(DataError, match="255 different label values; at most 254 classes"):
+        prepare(tmp_path / "data", config(), home)

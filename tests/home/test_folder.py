@@ -26,6 +26,15 @@ def test_the_home_as_given_then_from_the_environment_then_upward(tmp_path: Path,
     assert find_home(Path("near")) == tmp_path / "near"
 
 
+def test_a_home_that_is_a_file(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"--home .*file is a file; a folder was wanted"):
+        find_home(tmp_path / "file")
+    monkeypatch.setenv("USEG_HOME", str(tmp_path / "file" / "below"))
+    with pytest.raises(InputError, match=r"USEG_HOME .*below: .*file is a file"):
+        find_home()
+
+
 def test_runs_of_one_second_are_different(tmp_path: Path) -> None:
     made = [new_run(tmp_path, "my run") for _ in range(20)]
     assert len(set(made)) == 20

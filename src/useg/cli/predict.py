@@ -101,4 +101,4 @@ def _summary(outputs: list[dict[str, Any]], out: Path) -> str:
     lines = [f"{one['input']} -> {one['labels']} ({one['seconds']:.1f} s)" for one in outputs[:_SHOWN]]
     if len(outputs) > _SHOWN:
         lines.append(f"... and {len(outputs) - _SHOWN} more")
-    return "\n".join([*lines, f"{len(outputs)} predicted; results are in {out}"])
+    return "\n".join([*lines, f"{len(outputs)} predicted" + (f"; results are in {out}" if outputs else "")])

@@ -1,5 +1,6 @@
 """`useg train`: from a folder of images and masks to a trained, measured model."""
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +59,17 @@ def train(
 
     if sum(value is not None for value in (minutes, epochs, steps)) > 1:
         raise ConfigError("give one of --minutes, --epochs and --steps")
+    if not isfinite(minutes or 0) or not isfinite(epochs or 0):
+        raise ConfigError("--minutes and --epochs want a finite number")
+    if resume is not None:
+        own = {"steps": steps, "recipe": recipe, "config": config, "set": sets or None, "plan": plan, "folds": folds,
+               "workers": workers, "name": name, "seed": seed, "classes": classes}  # fmt: skip
+        given = [f"--{option}" for option, value in own.items() if value is not None]
+        if given:
+            raise ConfigError(
+                f"a run goes on with its own settings: leave out {', '.join(given)}, or begin a new run; "
+                "--minutes or --epochs extend it"
+            )
     settings = load_config(
         config,
         sets or (),

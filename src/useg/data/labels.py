@@ -22,8 +22,8 @@ from useg.data.forms import (
 from useg.data.mapping_file import MAPPING_FILE, parse_keys, read_keys, write_keys
 from useg.errors import DataError
 
-MAX_CLASSES = IGNORE
-"""A label map holds ids 0..254, so at most this many classes."""
+MAX_CLASSES = IGNORE - 1
+"""A label map holds ids 0..254, and borders between objects may need one of them besides the classes."""
 
 NEAREST_COLOUR_DISTANCE = 221.0
 """With `nearest`, a colour farther from all listed ones than this (half of black to white) is unknown."""

@@ -9,8 +9,9 @@ from useg.data.headers import Header
 from useg.data.images import read_header
 from useg.data.labels import load_mapping
 from useg.data.layouts import read_layout
+from useg.data.reading import Sample
 from useg.data.samples import Samples
-from useg.errors import DataError, InputError
+from useg.errors import DataError, InputError, Problem, problems_of
 from useg.experiments.ensemble import load_ensemble
 from useg.experiments.judge import predict_all, score, task_of
 
@@ -50,11 +51,18 @@ def evaluate_model(
         raise DataError(f"{classes}: {mapping.num_classes} classes, the model has {member.plan.num_classes}")
     reading = read_layout(data, labels_needed=True)
     labelled = [sample for sample in reading.samples if sample.labels and split in (None, sample.split)]
-    labelled = [sample for sample in labelled if read_header(sample.images[0]).ndim >= member.plan.dims]
     if not labelled:
         raise InputError(f"{data}: no labelled sample" + (f" of split {split!r}" if split else ""))
+    problems: list[Problem] = []
+    headers = _headers(labelled, problems)
+    flat = [key for key, header in headers.items() if header.ndim < member.plan.dims]
+    labelled = [sample for sample in labelled if sample.key in headers and sample.key not in flat]
     samples = Samples(labelled, mapping, member.plan.stored_channels, planes=member.plan.planes)
-    first: Header = read_header(labelled[0].images[0])
+    _decode(samples, problems)
+    if problems:
+        raise DataError(f"{data} cannot be scored: {len(problems)} of its files are wrong", problems)
+    if not labelled:
+        raise InputError(f"{data}: its images are 2D, the model is for volumes")
     tuning = ensemble.tuning
     if tta and tuning.get("tta"):
         tuning = {**tuning, **tuning["tta"]}
@@ -63,7 +71,7 @@ def evaluate_model(
         predicted += predict_all(ensemble.members, samples, [index], with_symmetries=tta)
         if advance is not None:
             advance(index + 1, len(samples))
-    task = replace(task_of(member, predicted, first.spacing_unit), surface=surface, lines=lines)
+    task = replace(task_of(member, predicted, headers[labelled[0].key].spacing_unit), surface=surface, lines=lines)
     names = task.class_names
     return {
         **score(member, predicted, tuning, task),
@@ -73,5 +81,25 @@ def evaluate_model(
             "unit": task.unit,
         },
         "notes": [reading.rule],
-        "left_out": [],
+        "left_out": flat,
     }
+
+
+def _headers(samples: Sequence[Sample], problems: list[Problem]) -> dict[str, Header]:
+    """The header of each sample's image that can be read, by key; what cannot is added to the problems."""
+    found = {}
+    for sample in samples:
+        try:
+            found[sample.key] = read_header(sample.images[0])
+        except DataError as error:
+            problems += problems_of(error, sample.images[0])
+    return found
+
+
+def _decode(samples: Samples, problems: list[Problem]) -> None:
+    """Reads every sample before the first is predicted, so that all problems are found at once."""
+    for index in range(len(samples)):
+        try:
+            samples[index]
+        except DataError as error:
+            problems += problems_of(error, samples.sample(index).labels[0])

@@ -119,7 +119,7 @@ def _save_bundles(
     """The bundle of each fold; a run's weights digest is that of its (first) bundle."""
     paths, digests = [], []
     for number, attempt in enumerate(attempts):
-        path = folder.bundle if len(attempts) == 1 else folder.path / f"model-fold{number}.useg"
+        path = folder.bundle if len(prepared.fold_splits) == 1 else folder.path / f"model-fold{number}.useg"
         about = {
             "run": folder.id,
             "useg": __version__,

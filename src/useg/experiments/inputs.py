@@ -10,7 +10,7 @@ from useg.data.headers import Header, split_ref
 from useg.data.images import is_image, read_header, suffix_of
 from useg.data.layouts import read_layout
 from useg.data.reading import Reading, Sample
-from useg.errors import DataError, InputError, Problem, UsegError
+from useg.errors import DataError, InputError, Problem, UsegError, problems_of
 
 __all__ = ["Input", "find_inputs"]
 
@@ -77,8 +77,7 @@ def find_inputs(inputs: Sequence[str | Path], out: Path, problems: list[Problem]
         try:
             found.append(Input(refs, name, _header(refs)))
         except UsegError as error:
-            known = error.problems if isinstance(error, DataError) else ()
-            problems.extend(known or [Problem(refs[0], str(error))])
+            problems.extend(problems_of(error, refs[0]))
     _refuse_overwriting(found, out)
     if not found and not problems:
         given = ", ".join(map(str, inputs)) or "nothing"
@@ -108,7 +107,8 @@ def _of_folder(root: Path, out: Path, problems: list[Problem], notes: list[str])
         # What has no layout may still hold images.
         files = [path for path in sorted(root.rglob("*")) if path.is_file() and is_image(path)]
         if not files:
-            problems.extend(error.problems or [Problem(str(root), error.summary)])
+            empty = Problem(str(root), "there is no image in this folder that can be read")
+            problems.extend(error.problems or [empty])
             return []
         reading = Reading(str(root), tuple(Sample(str(path), (str(path),)) for path in files), "")
     samples = [

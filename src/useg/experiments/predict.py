@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from useg.errors import DataError, InputError, Problem, ResourceError, UsegError
+from useg.errors import DataError, InputError, Problem, ResourceError, UsegError, problems_of
 from useg.experiments.ensemble import (
     Ensemble,
     Member,
@@ -101,8 +101,7 @@ def predict(
             except UsegError as error:
                 if isinstance(error, ResourceError) and isinstance(error.__cause__, OSError):
                     raise
-                known = error.problems if isinstance(error, DataError) else ()
-                found_problems.extend(known or [Problem(one.ref, str(error))])
+                found_problems.extend(problems_of(error, one.ref))
             else:
                 seconds = round(time.monotonic() - started, 3)
                 places = {kind: None if path is None else str(path) for kind, path in paths.items()}

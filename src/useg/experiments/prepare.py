@@ -19,7 +19,7 @@ from useg.data.reading import Reading, Sample
 from useg.data.samples import Samples
 from useg.data.splits import GAP, assign_splits, blocks, fold_splits, folds
 from useg.errors import ConfigError, DataError, Problem
-from useg.home.folder import write_atomically
+from useg.home.folder import write_atomically, writing
 from useg.segmentation.orientation import directed_axes
 from useg.train import probe
 from useg.train.batches import epoch_entries
@@ -345,7 +345,8 @@ class _ProbeMemory:
         key = orjson.dumps(question, option=orjson.OPT_SORT_KEYS).decode()
         if key not in self._known:
             self._known[key] = measure()
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with writing(self._file):
+                self._file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._file, orjson.dumps(self._known, option=orjson.OPT_INDENT_2))
         return self._known[key]
 

@@ -16,16 +16,27 @@ NAME = "useg-home"
 def find_home(given: Path | None = None, start: Path | None = None) -> Path:
     """The home folder: as given, else `USEG_HOME`, else the nearest `useg-home/` upward from `start`,
     else a new one there (not yet made).
+
+    Raises:
+        InputError: the path given is a file, or leads through one.
     """
     if given is not None:
-        return given.absolute()
+        return _folder(given, "--home")
     if os.environ.get("USEG_HOME"):
-        return Path(os.environ["USEG_HOME"]).absolute()
+        return _folder(Path(os.environ["USEG_HOME"]), "USEG_HOME")
     here = (start or Path.cwd()).absolute()
     for folder in (here, *here.parents):
         if (folder / NAME).is_dir():
             return folder / NAME
     return here / NAME
+
+
+def _folder(path: Path, source: str) -> Path:
+    path = path.absolute()
+    there = next((place for place in (path, *path.parents) if place.exists()), path)
+    if not there.is_dir():
+        raise InputError(f"{source} {path}: {there} is a file; a folder was wanted")
+    return path
 
 
 def new_run(home: Path, name: str | None = None) -> Path:

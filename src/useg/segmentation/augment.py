@@ -176,10 +176,12 @@ def draw(seed: int, epoch: int, index: int, *, settings: AugmentSettings, ndim: 
         ndim: 2 or 3.
 
     Raises:
-        ConfigError: a number is negative or too large, or ndim is neither 2 nor 3.
+        ConfigError: a number is negative or too large, ndim is neither 2 nor 3, or `flip` is too short.
     """
     if ndim not in (2, 3):
         raise ConfigError(f"augmentation: {ndim} spatial axes, wanted 2 or 3")
+    if len(settings.flip) < ndim:
+        raise ConfigError(f"augmentation: flip = {settings.flip}, wanted one truth value for each of {ndim} axes")
     uniforms = iter(_uniforms((seed, epoch, index), _PARAMETERS, 40).tolist())
     position, shift, flips = ([next(uniforms) for _ in range(3)] for _ in range(3))
     angles, scale, shear, warped = [next(uniforms) for _ in range(3)], next(uniforms), next(uniforms), next(uniforms)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
-from useg.arrays import Image, Raw
+from useg.arrays import Raw
 
 SAMPLE_PIXELS = 1_000_000
 """Statistics of an image come from a strided sample of about this many pixels."""
@@ -83,7 +84,7 @@ def statistics(sample: Raw, norms: Sequence[ChannelNorm]) -> Statistics:
     return Statistics(tuple(low_), tuple(high_), tuple(mean_), tuple(std_))
 
 
-def normalise(raw: Raw, norms: Sequence[ChannelNorm], stats: Statistics) -> Image:
+def normalise(raw: Raw, norms: Sequence[ChannelNorm], stats: Statistics) -> Float[np.ndarray, "inputs *space"]:
     """Stored pixels to network input: float32 of mean 0 and std about 1, `input_channels` channels.
 
     A channel without variation becomes 0; nodata and not-finite pixels become 0.

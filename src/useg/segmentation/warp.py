@@ -278,6 +278,9 @@ def _sample_2d(values: np.ndarray, places: list[np.ndarray], method: str, out: n
     if max(values.shape) > _LONGEST_SIDE or max(rows.shape) > _LONGEST_SIDE:
         _sample_any(values, places, method, out)
         return
+    for axis in range(2):
+        if values.shape[axis] == 1:  # OpenCV 5 never returns from mirroring a single row for cubic interpolation
+            values = values.repeat(2, axis)
     cv2.remap(values, columns, rows, _FLAGS[method], dst=out, borderMode=cv2.BORDER_REFLECT_101)
 
 

@@ -127,7 +127,7 @@ def class_weights(counts: Sequence[int] | np.ndarray, *, cap: float = 10.0) -> n
     pixels = np.asarray(counts, dtype=np.float64)
     if pixels.ndim != 1 or not len(pixels) or not (pixels >= 0).all() or cap < 1:
         raise InputError(f"class weights: counts {counts!r} and cap {cap}; wanted counts from 0 and a cap from 1")
-    weights = np.ones(len(pixels), dtype=np.float64)
+    weights = np.ones(len(pixels))
     present = pixels > 0
     if present.any():
         shares = pixels[present] / pixels.sum()

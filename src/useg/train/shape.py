@@ -63,6 +63,8 @@ def _shape(fingerprint: Fingerprint, config: Config, dims: int, reasons: dict[st
         raise ConfigError(f"network.patch has {len(wanted)} numbers, wanted {dims}")
     target = wanted or tuple(min(n, bound) for n in space)
     strides = _strides(target, spacing, config.network.depth or (4 if dims == 2 else 3))
+    if not strides and wanted is not None:
+        raise ConfigError(f"network.patch {wanted} is too small for a U-Net; at least 8 px along two axes")
     if not strides:
         raise DataError(
             f"images of {' x '.join(map(str, space))} px are too small for a U-Net; at least 8 px along two axes"
