@@ -118,7 +118,9 @@ def test_a_probability_is_the_share_of_samples_changed():
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_elastic_displacements_have_the_deviation_asked_for(ndim):
-    values = np.array([change.elastic for change in drawn(400, settings=replace(DEFAULT, elastic_std_px=7.0), ndim=ndim)])
+    values = np.array(
+        [change.elastic for change in drawn(400, settings=replace(DEFAULT, elastic_std_px=7.0), ndim=ndim)]
+    )
     assert values.shape[1:] == (ndim, *(3,) * ndim)
     assert values.std() == pytest.approx(7, rel=0.03)
     assert values.mean() == pytest.approx(0, abs=0.2)

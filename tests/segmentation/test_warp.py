@@ -1,4 +1,5 @@
 from dataclasses import replace
+from inspect import unwrap
 
 import cv2
 import numpy as np
@@ -59,7 +60,7 @@ def test_the_position_reaches_from_the_first_to_the_last_place():
 
 def test_a_centre_lies_in_the_middle_of_the_patch():
     image = rough((20, 30))
-    found, *_ = warp(image, None, None, still(), patch=(5, 7), centre=(10, 12))
+    found, *_ = warp(image, None, None, still(), patch=(5, 7), centre=(10.0, 12.0))
     assert np.array_equal(found, image[:, 8:13, 9:16])
 
 
@@ -139,9 +140,9 @@ def naive_field(change, patch):
     return field
 
 
-@pytest.mark.parametrize("patch", [(160, 201), (180, 170, 190)])
+@pytest.mark.parametrize("patch", [(160, 201), (81, 70, 90)])
 def test_the_elastic_field_is_the_bicubic_one_of_its_nodes(patch):
-    settings = replace(STRONG, elastic_std_px=4.0)
+    settings = replace(STRONG, elastic_std_px=2.0)
     for index in range(2):
         change = drawn(index, settings=settings, ndim=len(patch))
         found = displacements(change, patch)
@@ -222,9 +223,9 @@ def test_cubic_interpolation_is_closer_than_linear_one():
     space = (80, 80)
     change = still(angles_deg=(30.0,), scale=1.2)
     rows, columns = naive_places(change, (40, 40), space)
-    truth = np.cos(0.5 * rows + 0.4 * columns)
+    truth = np.cos(0.9 * rows + 0.8 * columns)
     axes = np.indices(space)
-    image = np.cos(0.5 * axes[0] + 0.4 * axes[1])[None].astype(np.float32)
+    image = np.cos(0.9 * axes[0] + 0.8 * axes[1])[None].astype(np.float32)
     errors = {
         kind: np.abs(warp(image, None, None, change, patch=(40, 40), interpolation=kind)[0][0] - truth).max()
         for kind in ("linear", "cubic")
@@ -294,7 +295,7 @@ def test_the_number_of_threads_does_not_change_the_result():
     before = cv2.getNumThreads()
     found = []
     try:
-        for count in (1, 2, 4):
+        for count in (1, 2):
             cv2.setNumThreads(count)
             found.append(warp(image, None, labels, drawn(), patch=(256, 256)))
     finally:
@@ -325,7 +326,7 @@ def test_every_stored_type_is_taken():
 def test_what_does_not_fit_is_refused():
     image = rough((20, 30))
     with pytest.raises(InputError, match=r"image of \(20, 30\) with label maps of \(20, 31\); wanted the same size"):
-        warp(image, None, ids((20, 31)), still(), patch=(8, 8))
+        unwrap(warp)(image, None, ids((20, 31)), still(), patch=(8, 8))  # without the check of shapes before it
     with pytest.raises(InputError, match=r"a 3D change for a patch of \(8, 8\) of an image of \(20, 30\)"):
         warp(image, None, None, still(3), patch=(8, 8))
     with pytest.raises(InputError, match=r"a 2D change for a patch of \(8, 0\) of an image"):

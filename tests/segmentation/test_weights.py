@@ -1,3 +1,4 @@
+from inspect import unwrap
 from itertools import product
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_large_ids_and_negative_ones_change_nothing():
     small = blobs((60, 70), 20)
     wanted = border_weights_2015(small)
     assert wanted.max() > 0
-    for large in (blobs((60, 70), 20, id_step=100_003), np.where(small > 0, small + 2**31 - 100, 0).astype(np.int32)):
+    for large in (blobs((60, 70), 20, id_step=100_003), np.where(small > 0, small + (2**31 - 100), 0).astype(np.int32)):
         assert np.array_equal(border_weights_2015(large), wanted)
     below = np.where(small > 0, small, -7).astype(np.int32)
     assert np.array_equal(border_weights_2015(below), wanted)
@@ -261,12 +262,14 @@ def test_what_makes_no_sense_is_refused():
         with pytest.raises(InputError, match=r"border weights: w0 .* for 2 axes; wanted w0 from 0, sigma from 0.1"):
             border_weights_2015(instances, **values)
     for values in ({"ratio": 1.5}, {"decay_px": 0.0}):
-        with pytest.raises(InputError, match="border weights: ratio .* decay .* px; wanted 0 to 1, and above 0"):
+        with pytest.raises(InputError, match=r"border weights: ratio .* decay .* px; wanted 0 to 1, and above 0"):
             border_weights_2019(instances, **values)
     for counts, cap in (([], 10.0), ([-1, 2], 10.0), ([[1, 2]], 10.0), ([1, 2], 0.5)):
-        with pytest.raises(InputError, match="class weights: counts .* wanted counts from 0 and a cap from 1"):
+        with pytest.raises(InputError, match=r"class weights: counts .* wanted counts from 0 and a cap from 1"):
             class_weights(np.array(counts), cap=cap)
     with pytest.raises(InputError, match="class 1 in a label map, but weights for 1 classes only"):
         weight_map(classes, instances, class_weights=np.float32([1.0]))
     with pytest.raises(InputError, match=r"weight map: classes of \(20, 20\) with instances of \(19, 20\)"):
-        weight_map(classes, instances[1:])
+        unwrap(weight_map)(classes, instances[1:])  # without the check of shapes before it
+    with pytest.raises(InputError, match="weight map: border '2020'; wanted none, 2015 or 2019"):
+        unwrap(weight_map)(classes, instances, border="2020")

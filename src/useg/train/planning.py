@@ -288,9 +288,11 @@ def _loss(fingerprint: Fingerprint, config: Config, mode: str, reasons: dict[str
         gap = objects.gap_px.p25 if objects and objects.gap_px else 5.0
         sigma = min(max(gap, 2.0), 8.0)
         reasons["sigma_px"] = f"a quarter of the gaps between objects are at most {gap:.1f} px wide"
+    # The formula of 2019 was published with a factor of 50, that of 2015 with 10, which is the setting's default.
+    published = config.loss.border_formula == "2019" and "w0" not in config.loss.model_fields_set
     return {
         "border": config.loss.border_formula if border else "none",
-        "w0": config.loss.w0,
+        "w0": 50.0 if published else config.loss.w0,
         "sigma_px": sigma,
         "class_weights": tuple(float(w) for w in weights),
         "dice_share": 0.0 if config.recipe == "paper" else config.loss.dice_share,
