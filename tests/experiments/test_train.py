@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from useg.config import Config, load_config
-from useg.errors import ConfigError, InputError, ResourceError, TrainingError
+from useg.errors import ConfigError, DamagedFile, InputError, ResourceError, TrainingError
 from useg.experiments.train import Listener, train
 from useg.runs.journal import Event, read_attempt, read_journal
 from useg.runs.record import RunFolder
@@ -250,6 +250,23 @@ def test_what_cannot_be_resumed(data: Path, home: Path) -> None:
     with pytest.raises(
         InputError, match=r"data of this run has changed(.*\n)*.*images/3\.png: was part of this run and is gone"
     ):
+        train(None, home=home, resume=run)
+
+
+def test_a_run_with_damaged_files_is_not_resumed(data: Path, home: Path) -> None:
+    run = train(data, home=home, config=small(), listener=StopAfter(2))["run"]
+    for name in ("config", "samples", "mapping", "splits", "fingerprint", "record"):
+        path = home / "runs" / run / f"{name}.json"
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(DamagedFile, match=rf"{name}\.json"):
+            train(None, home=home, resume=run)
+        path.write_text('{"a":')
+        with pytest.raises(DamagedFile, match=rf"{name}\.json: not JSON"):
+            train(None, home=home, resume=run)
+        path.write_bytes(content)
+    (home / "runs" / run / "samples.json").write_text('[{"images": 3}]')
+    with pytest.raises(DamagedFile, match="not those that were written"):
         train(None, home=home, resume=run)
 
 

@@ -162,12 +162,10 @@ def _outlined(picture: np.ndarray, classes: Labels | None, instances: Instances 
         edge[:, :-1] |= objects[:, :-1] != objects[:, 1:]
         edge[:, 1:] |= objects[:, :-1] != objects[:, 1:]
         edge &= objects > 0
-        hues = ((objects[edge] * 67) % 180).astype(np.uint8)
-        colours = cv2.cvtColor(
-            np.stack([hues, np.full_like(hues, 230), np.full_like(hues, 255)], axis=-1)[None],
-            cv2.COLOR_HSV2BGR,
-        )
-        picture[edge] = colours[0] if len(hues) else 0
+        if edge.any():
+            hues = ((objects[edge] * 67) % 180).astype(np.uint8)
+            bright = np.stack([hues, np.full_like(hues, 230), np.full_like(hues, 255)], axis=-1)
+            picture[edge] = cv2.cvtColor(bright[None], cv2.COLOR_HSV2BGR)[0]
         hatched = ignored & (np.add.outer(np.arange(ignored.shape[0]), np.arange(ignored.shape[1])) % 8 == 0)
         picture[hatched] = 255
     return _captioned(picture, caption)

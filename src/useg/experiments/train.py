@@ -10,12 +10,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pydantic import ValidationError
+
 from useg import __version__
 from useg.config import Config, load_config
 from useg.data.fingerprint import Fingerprint
 from useg.data.labels import LabelMapping
 from useg.data.reading import Sample, absolute
-from useg.errors import InputError, TrainingError, UsegError
+from useg.errors import DamagedFile, InputError, TrainingError, UsegError
 from useg.experiments.attempt import Attempt, Budget
 from useg.experiments.finish import finish
 from useg.experiments.prepare import Prepared, prepare, recall
@@ -227,26 +229,27 @@ def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
     """What a run was begun with; the data is read again and must have the same samples.
 
     Raises:
-        InputError: samples are missing.
+        InputError: samples are missing. DamagedFile: files of the run are missing or not what was written.
     """
-    import orjson
-
-    record = folder.record()
-
-    def stored(name: str) -> Any:
-        return orjson.loads((folder.path / name).read_bytes())
-
-    config = load_config(None, **stored("config.json"))
-    rows = [row | {"images": tuple(row["images"]), "labels": tuple(row["labels"])} for row in stored("samples.json")]
-    samples = [Sample(**row) for row in rows]
+    record, stored = folder.record(), folder.read_json
+    try:
+        config = load_config(None, **stored("config.json"))
+        rows = [
+            row | {"images": tuple(row["images"]), "labels": tuple(row["labels"])} for row in stored("samples.json")
+        ]
+        samples = [Sample(**row) for row in rows]
+        mapping = LabelMapping.model_validate(stored("mapping.json"))
+        fingerprint = Fingerprint.model_validate(stored("fingerprint.json"))
+    except (TypeError, KeyError, ValidationError) as error:
+        raise DamagedFile(f"{folder.path}: its files are not those that were written: {error}") from error
     if data is not None:
         samples = [moved(sample, record["data"], str(data.absolute())) for sample in samples]
     prepared = recall(
         samples,
         config,
         load_plan(folder.plan),
-        LabelMapping.model_validate(stored("mapping.json")),
-        Fingerprint.model_validate(stored("fingerprint.json")),
+        mapping,
+        fingerprint,
     )
     mine = [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits]
     if stored("splits.json") != mine:

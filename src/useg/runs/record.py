@@ -67,6 +67,20 @@ class RunFolder:
         self.write_json("record.json", record)
         return record
 
+    def read_json(self, name: str) -> Any:
+        """What `write_json` wrote.
+
+        Raises:
+            DamagedFile: it is not there, or not JSON.
+        """
+        path = self.path / name
+        try:
+            return orjson.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise DamagedFile(f"{path} is missing, so this run cannot go on; begin a new one") from None
+        except orjson.JSONDecodeError as error:
+            raise DamagedFile(f"{path}: not JSON: {error}; this run cannot go on, begin a new one") from error
+
     def write_json(self, name: str, content: Any) -> None:
         """Write one JSON file, readable for people."""
         options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS

@@ -225,12 +225,9 @@ def _touching(instances: Instances, *, earlier: bool) -> np.ndarray:
     for offset in product((-1, 0, 1), repeat=instances.ndim):
         if offset >= (0,) * instances.ndim:
             break
-        here = tuple(
-            slice(max(-step, 0), side + min(-step, 0)) for step, side in zip(offset, instances.shape, strict=True)
-        )
-        there = tuple(
-            slice(max(step, 0), side + min(step, 0)) for step, side in zip(offset, instances.shape, strict=True)
-        )
+        steps = list(zip(offset, instances.shape, strict=True))
+        here = tuple(slice(max(-step, 0), side + min(-step, 0)) for step, side in steps)
+        there = tuple(slice(max(step, 0), side + min(step, 0)) for step, side in steps)
         differ = objects[here] != objects[there]
         differ &= np.minimum(objects[here], objects[there]) > 0
         touching[here] |= differ
