@@ -271,10 +271,7 @@ def _plan(
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    there = torch.cuda.device_count() if device == "cuda" else probe.cores()
-    if config.workers > there:
-        kind = "GPUs" if device == "cuda" else "cores"
-        raise ConfigError(f"{config.workers} workers want {config.workers} {kind}; this machine has {there}")
+    _check_workers(config.workers, device)
     threads = config.train.threads or max(1, probe.cores() // config.workers)
     memory = _ProbeMemory(home)
     training = [i for i, split in enumerate(splits) if "train" in split]
@@ -326,6 +323,15 @@ def _directed(samples: Samples, training: list[int], num_classes: int) -> tuple[
     spread = training[:: max(1, len(training) // 40)]
     labels = [classes for index in spread if (classes := samples[index].classes) is not None]
     return directed_axes(labels, num_classes)
+
+
+def _check_workers(workers: int, device: str) -> None:
+    import torch
+
+    there = torch.cuda.device_count() if device == "cuda" else probe.cores()
+    if workers > there:
+        kind = "GPUs" if device == "cuda" else "cores"
+        raise ConfigError(f"{workers} workers want {workers} {kind}; this machine has {there}")
 
 
 class _ProbeMemory:
