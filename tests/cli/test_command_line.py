@@ -161,7 +161,7 @@ def test_a_reader_that_goes_away_is_no_fault(lines):
     )
     quoted = code.replace("'", "'\"'\"'")
     done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -c '{quoted}' | head -1; echo ${{PIPESTATUS[0]}}"],
+        ["bash", "-c", f"'{sys.executable}' -c '{quoted}' | head -1; echo ${{PIPESTATUS[0]}}"],
         capture_output=True,
         text=True,
         check=True,

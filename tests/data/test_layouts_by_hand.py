@@ -508,3 +508,12 @@ def test_real_data_sets():
             assert (name, len(reading.samples), reading.problems) == (name, count, ())
             assert all(s.labels for s in reading.samples)
             assert all((s.region is not None) == (name == "drive") for s in reading.samples)
+
+
+def test_channels_of_one_image_never_come_from_two_splits(tmp_path):
+    for name in ("mask.png", "mask/image.png", "train/imageimage.png", "val/image.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(path)
+    used = [ref for sample in read_layout(tmp_path).samples for ref in (*sample.images, *sample.labels)]
+    assert len(used) == len(set(used))

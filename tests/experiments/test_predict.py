@@ -223,8 +223,8 @@ def test_a_volume_keeps_its_affine_and_gets_overlays_of_three_planes(tmp_path):
         assert written.shape[:3] == volume.shape
         np.testing.assert_allclose(written.affine, affine)
     assert done["labels"].endswith("out/scan.nii.gz")
-    # NIfTI stores x first: our volume has 12 planes of 20 rows and 30 columns.
-    assert picture_size(done["overlay"]) == (30 + 4 + 30 + 4 + 20, 20)
+    # NIfTI stores x first: our volume has 12 planes of 20 rows and 30 columns. Two views stand right of the first.
+    assert picture_size(done["overlay"]) == (30 + 4 + 30, 12 + 4 + 12)
 
 
 def test_a_picture_for_a_model_of_volumes_is_a_problem_of_that_file(tmp_path):

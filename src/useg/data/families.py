@@ -87,6 +87,7 @@ def several_channels(images: Group, labels: Group) -> Match | None:
         if candidates[file.ref]:
             key, affix = max(candidates[file.ref], key=lambda each: popular[each[1]])
             channels[key][affix] = file
+    channels = {key: files for key, files in channels.items() if len({file.split for file in files.values()}) == 1}
     if not channels:
         return None
     wanted = Counter(frozenset(files) for files in channels.values()).most_common(1)[0][0]
