@@ -49,7 +49,9 @@ def test_folds(tmp_path: Path, home: Path, tiny, discs_folder) -> None:
     assert sorted(scores["samples"]) == [str(number) for number in range(5)]
     assert scores["images"] == 5
     whole = train(data, home=home, config=config)
-    assert whole["scores"]["samples"] == scores["samples"]
+    for key, row in whole["scores"]["samples"].items():  # outlines agree to rounding, counted pixels exactly
+        assert row["dice"] == scores["samples"][key]["dice"]
+        assert row["assd"] == pytest.approx(scores["samples"][key]["assd"], rel=1e-6)
 
     image = data / "images" / "0.png"
     fields = []

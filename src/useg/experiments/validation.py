@@ -1,6 +1,6 @@
 """Samples with known labels through a network, in memory: live scores, and outputs to tune and score on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,12 +89,3 @@ def live_scores(member: Member, samples: Samples, indices: Sequence[int]) -> Liv
         {"mean_dice": mean(scored), "pixel_error": pixel_error(table), "dice": by_class},
         constant=None if only is None else names[only],
     )
-
-
-def all_outputs(
-    member: Member, samples: Samples, indices: Sequence[int], *, with_symmetries: bool = False
-) -> Iterator[tuple[Loaded, np.ndarray]]:
-    """Each sample with its outputs, one at a time."""
-    for index in indices:
-        loaded = samples[index]
-        yield loaded, outputs_of(member, loaded, with_symmetries=with_symmetries)
