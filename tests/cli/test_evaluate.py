@@ -50,3 +50,10 @@ def test_bad_input_ends_with_status_2(folders: list[str]) -> None:
     partial = CliRunner().invoke(application, ["evaluate", *folders, "--partial"])
     assert partial.exit_code == 0
     assert "1 files without a partner left out" in partial.stderr
+
+
+def test_options_for_folders_are_refused_with_a_model(folders: list[str], tmp_path: Path) -> None:
+    for option in (["--membrane", "none"], ["--tolerance", "2"], ["--partial"]):
+        result = CliRunner().invoke(application, ["evaluate", str(tmp_path / "m.useg"), folders[1], *option])
+        assert result.exit_code == 2
+        assert "are for folders of predictions" in result.stderr

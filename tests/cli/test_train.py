@@ -158,3 +158,10 @@ def test_train_prints_its_result(data: Path, tmp_path: Path, capsys, monkeypatch
     assert Path(result["bundle"]).exists()
     assert call("train", "--resume", result["run"], "--home", tmp_path / "home") == 0
     assert "Dice" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_a_run_has_one_budget(data: Path, tmp_path: Path, capsys, command: str) -> None:
+    assert call(command, data, "--minutes", 1, "--steps", 3, "--home", tmp_path / "home") == 2
+    assert "give one of --minutes, --epochs and --steps" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()

@@ -42,7 +42,11 @@ def evaluate(
             advance(done, total=total)
 
         if all(path.suffix == ".useg" for path in predictions):
+            from useg.errors import InputError
             from useg.experiments.evaluate_model import evaluate_model
+
+            if membrane is not None or tolerance is not None or partial:
+                raise InputError("--membrane, --tolerance and --partial are for folders of predictions, not models")
 
             scores = evaluate_model(
                 predictions,

@@ -18,6 +18,7 @@ from useg.cli.train import (
     Sets,
     Steps,
     Workers,
+    check_budget,
 )
 
 
@@ -42,6 +43,7 @@ def plan(
     from useg.experiments.prepare import prepare
     from useg.home.folder import find_home
 
+    check_budget(minutes, epochs, steps)
     settings = load_config(
         config, sets or (), recipe=recipe, minutes=minutes, epochs=epochs, steps=steps, folds=folds,
         workers=workers, seed=seed,

@@ -57,10 +57,7 @@ def train(
     from useg.experiments.train import train as run_training
     from useg.home.folder import find_home
 
-    if sum(value is not None for value in (minutes, epochs, steps)) > 1:
-        raise ConfigError("give one of --minutes, --epochs and --steps")
-    if not isfinite(minutes or 0) or not isfinite(epochs or 0):
-        raise ConfigError("--minutes and --epochs want a finite number")
+    check_budget(minutes, epochs, steps)
     if resume is not None:
         own = {"steps": steps, "recipe": recipe, "config": config, "set": sets or None, "plan": plan, "folds": folds,
                "workers": workers, "name": name, "seed": seed, "classes": classes}  # fmt: skip
@@ -99,6 +96,20 @@ def train(
     if result["status"] == "stopped":
         note(f"stopped; go on with: useg train --resume {result['run']}")
         raise typer.Exit(130)
+
+
+def check_budget(minutes: float | None, epochs: float | None, steps: int | None) -> None:
+    """Refuse more than one budget, and one without end.
+
+    Raises:
+        ConfigError: two or three of them are given, or one is not finite.
+    """
+    from useg.errors import ConfigError
+
+    if sum(value is not None for value in (minutes, epochs, steps)) > 1:
+        raise ConfigError("give one of --minutes, --epochs and --steps")
+    if not isfinite(minutes or 0) or not isfinite(epochs or 0):
+        raise ConfigError("--minutes and --epochs want a finite number")
 
 
 def _say(text: str) -> None:
