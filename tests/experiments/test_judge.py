@@ -45,7 +45,7 @@ def test_a_threshold_makes_a_shy_network_right(shy: list[Predicted]) -> None:
     tuning = tune(member(), shy, PLAIN)
     assert 0.1 < tuning["thresholds"]["dice"] <= 0.3
     assert tuning["tuned_scores"] == {"pixel_error": 0.0, "dice": 1.0}
-    assert "v_rand" not in tuning["thresholds"]
+    assert "cells" not in tuning
     scores = score(member(), shy, tuning, PLAIN)
     assert scores["mean_dice"] == 1.0
     assert scores["operating_points"]["pixel_error"]["pixel_error"] == 0.0
@@ -77,7 +77,8 @@ def test_membranes_have_an_operating_point_of_their_own() -> None:
     task = task_of(member(), predicted, None)
     assert (task.membrane_class, task.unit) == (0, "px")
     tuning = tune(member(), predicted, task)
-    assert set(tuning["thresholds"]) == {"pixel_error", "dice", "v_rand"}
+    assert set(tuning["thresholds"]) == {"pixel_error", "dice"}
+    assert tuning["cells"]["cell_class"] == 1
     assert tuning["tuned_scores"]["v_rand"] > 0.95
     points = score(member(), predicted, tuning, task)["operating_points"]
     assert points["v_rand"]["v_rand"] > 0.95

@@ -9,7 +9,15 @@ from skimage.metrics import adapted_rand_error, variation_of_information
 from skimage.segmentation import watershed
 
 from useg.segmentation.flooding import components
-from useg.segmentation.membranes import RegionCounts, count_regions, membrane_class, thin, thin_mask
+from useg.segmentation.membranes import (
+    CellParameters,
+    RegionCounts,
+    cell_regions,
+    count_regions,
+    membrane_class,
+    thin,
+    thin_mask,
+)
 
 
 def tissue(seed: int, shape: tuple[int, ...] = (60, 64)) -> tuple[np.ndarray, np.ndarray]:
@@ -87,12 +95,22 @@ def test_regions_fill_the_image() -> None:
     assert thin(np.ones((4, 5, 6), dtype=np.float32), 0.5).tolist() == np.ones((4, 5, 6)).tolist()
 
 
-def test_small_regions_are_swallowed() -> None:
-    probability = np.zeros((7, 7), dtype=np.float32)
-    probability[:, :3] = 0.9
-    probability[3, 5] = 0.9
-    assert thin(probability, 0.5).max() == 2
-    assert thin(probability, 0.5, min_region_px=2).max() == 1
+def test_a_short_gap_joins_by_a_threshold_but_not_on_average() -> None:
+    probability = np.full((20, 21), 0.99, dtype=np.float32)
+    probability[:, 10] = 0.05
+    probability[7, 10] = 0.9
+    assert thin(probability, 0.5).max() == 1
+    parted = cell_regions(probability, CellParameters(1, seed_threshold=0.95, merge_threshold=0.6))
+    assert np.unique(parted).size == 2
+    assert np.unique(parted[:, :10]).size == 1
+
+
+def test_a_faint_line_inside_a_cell_goes() -> None:
+    probability = np.full((20, 21), 0.99, dtype=np.float32)
+    probability[:, 10] = 0.7
+    assert thin(probability, 0.9).max() == 2
+    assert np.unique(cell_regions(probability, CellParameters(1, 0.9, 0.6))).size == 1
+    assert np.unique(cell_regions(1 - probability, CellParameters(0, 0.9, 0.6))).size == 1
 
 
 def test_counts_add_and_a_picture_without_cells_has_no_score() -> None:

@@ -11,8 +11,17 @@ from useg.errors import ConfigError
 from useg.segmentation.flooding import components
 from useg.segmentation.instances import SeparationParameters, separate
 from useg.segmentation.matching import count_objects, mean_average_precision, overlaps, sum_counts
-from useg.segmentation.membranes import count_regions, thin
-from useg.segmentation.tuning import OperatingPoint, bounded, tune_separation, tune_threshold
+from useg.segmentation.membranes import CellParameters, cell_regions, count_regions, thin
+from useg.segmentation.tuning import (
+    CELL_MERGES,
+    CELL_SEEDS,
+    OperatingPoint,
+    _as_good_as_the_best,
+    bounded,
+    tune_cells,
+    tune_separation,
+    tune_threshold,
+)
 
 
 def blobs(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,15 +48,23 @@ def test_tuning_is_the_best_of_all_combinations(samples: list[tuple[np.ndarray, 
     assert len(table) >= 60
     for row in table[:: len(table) // 6]:
         parameters = SeparationParameters(**{key: row[key] for key in start.to_json()})
-        counts = [
-            count_objects(overlaps(truth, separate(outputs, 2, "border", parameters=parameters)))
-            for outputs, truth in samples
-        ]
-        assert row["ap_mean"] == pytest.approx(mean_average_precision(sum_counts(counts)))
+        found = [overlaps(truth, separate(outputs, 2, "border", parameters=parameters)) for outputs, truth in samples]
+        means = [mean_average_precision(sum_counts([count_objects(table)])) for table in found]
+        assert row["ap_mean"] == pytest.approx(np.mean(means))
     highest = max(row["ap_mean"] for row in table)
-    assert next(row for row in table if row.items() >= best.to_json().items())["ap_mean"] == highest
-    before = next(row for row in table if row.items() >= start.to_json().items())
-    assert highest > before["ap_mean"]
+    chosen = next(row for row in table if row.items() >= best.to_json().items())["ap_mean"]
+    before = next(row for row in table if row.items() >= start.to_json().items())["ap_mean"]
+    assert highest >= chosen >= before
+    assert chosen > highest - 0.1
+
+
+def test_of_what_is_as_good_the_nearest_is_taken() -> None:
+    """Candidate 1 is best by luck of one image; 2 is nearer to the start; 0 and 3 are clearly worse."""
+    scores = np.array([[0.5, 0.9, 0.9, 0.5], [0.5, 0.8, 0.9, 0.5], [0.5, 0.9, 0.7, 0.4], [np.nan] * 4])
+    assert _as_good_as_the_best(scores, [0.0, 2.0, 1.0, 0.0]) == 2
+    assert _as_good_as_the_best(scores, [0.0, 1.0, 2.0, 0.0]) == 1
+    assert _as_good_as_the_best(scores[:1], [0.0, 1.0, 2.0, 0.0]) == 1
+    assert _as_good_as_the_best(scores[3:], [3.0, 1.0, 2.0, 4.0]) == 1
 
 
 def test_ties_go_to_the_start() -> None:
@@ -114,33 +131,46 @@ def membranes(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("cell_class", [0, 1])
-def test_v_rand_is_tuned_by_itself(cell_class: int) -> None:
-    pairs = [membranes(seed) for seed in range(2)]
+def test_cells_are_tuned_by_v_rand(cell_class: int) -> None:
+    pairs = [membranes(seed) for seed in range(3)]
     chances = [chance if cell_class else 1 - chance for chance, _ in pairs]
     labels = [label if cell_class else 1 - label for _, label in pairs]
-    points = tune_threshold(chances, labels, ("pixel_error", "v_rand"), cell_class=cell_class)
+    parameters, score = tune_cells(chances, labels, cell_class)
 
-    def v_rand(threshold: float) -> float:
-        bound = threshold if cell_class else 1 - threshold
-        scores = [count_regions(components(label == 1), thin(chance, bound)).v_rand for chance, label in pairs]
-        return sum(scores) / len(scores)
+    def v_rand(seed: float, merge: float) -> np.ndarray:
+        found = [cell_regions(chance, CellParameters(cell_class, seed, merge)) for chance in chances]
+        truths = [components(label == cell_class) for label in labels]
+        return np.array([count_regions(*both).v_rand for both in zip(truths, found, strict=True)])
 
-    point = points["v_rand"]
-    assert point.score == pytest.approx(v_rand(point.threshold), abs=1e-3)
-    assert point.score >= max(v_rand(step / 10) for step in range(1, 10)) - 0.0021
-    assert point.score > v_rand(points["pixel_error"].threshold)
+    here = v_rand(parameters.seed_threshold, parameters.merge_threshold)
+    assert score == pytest.approx(here.mean())
+    every = {(seed, merge): v_rand(seed, merge) for seed in CELL_SEEDS for merge in CELL_MERGES}
+    best = max(every.values(), key=np.mean)
+    assert (best - here).mean() <= (best - here).std(ddof=1) / np.sqrt(3) + 1e-9
+    assert best.mean() > np.mean([count_regions(components(label == 1), thin(c, 0.5)).v_rand for c, label in pairs])
+
+
+def test_equal_candidates_stay_with_the_start() -> None:
+    perfect = np.where(np.arange(400).reshape(20, 20) % 20 == 9, 0.0, 1.0).astype(np.float32)
+    parameters, score = tune_cells([perfect] * 3, [perfect.astype(np.uint8)] * 3, 1)
+    assert (parameters, score) == (CellParameters(), 1.0)
+    start = CellParameters(seed_threshold=0.7, merge_threshold=0.4)
+    assert tune_cells([perfect] * 3, [perfect.astype(np.uint8)] * 3, 1, start=start)[0] == start
 
 
 def test_nothing_to_score_gives_one_half() -> None:
     chance = np.zeros((5, 5), dtype=np.float32)
     ignored = np.full((5, 5), IGNORE, dtype=np.uint8)
-    points = tune_threshold([chance], [ignored], ("pixel_error", "dice", "v_rand"))
+    points = tune_threshold([chance], [ignored], ("pixel_error", "dice"))
     assert set(points.values()) == {OperatingPoint(0.5, None)}
+    assert tune_cells([chance], [ignored], 0) == (CellParameters(cell_class=0), None)
 
 
 def test_wrong_input_is_refused() -> None:
     chance, label = binary(0)
-    with pytest.raises(ConfigError, match=r"unknown metric 'rand': choose from pixel_error, dice, v_rand"):
+    with pytest.raises(ConfigError, match=r"unknown metric 'rand': choose from pixel_error, dice"):
         unwrap(tune_threshold)([chance], [label], ["rand"])
-    with pytest.raises(ValueError, match=r"one label map for each probability map, and cell_class 0 or 1"):
+    with pytest.raises(ValueError, match=r"one label map for each probability map"):
         tune_threshold([chance], [label, label])
+    with pytest.raises(ValueError, match=r"one label map for each probability map, and cell_class 0 or 1"):
+        tune_cells([chance], [label], 2)

@@ -12,10 +12,10 @@ from useg.experiments.ensemble import Member
 from useg.experiments.results import class_map
 from useg.experiments.validation import outputs_of
 from useg.segmentation.instances import SeparationParameters, class_probabilities, separate
-from useg.segmentation.membranes import membrane_class
+from useg.segmentation.membranes import CellParameters, cell_regions, membrane_class
 from useg.segmentation.metrics import confusion, pixel_error
 from useg.segmentation.scoring import SampleCounts, Task, pool, score_sample
-from useg.segmentation.tuning import cell_regions, tune_separation, tune_threshold
+from useg.segmentation.tuning import tune_cells, tune_separation, tune_threshold
 
 _TUNED_PIXELS = 40_000_000
 PRIMARY = "dice"
@@ -54,8 +54,9 @@ def task_of(member: Member, predicted: Sequence[Predicted], unit: str | None) ->
 
 
 def tune(member: Member, predicted: Sequence[Predicted], task: Task) -> dict[str, Any]:
-    """Operating points by the metrics of the task: "thresholds" {metric: threshold}, "separation" {...},
-    and "tuned_scores" {metric: score} on the samples tuned on. Empty where nothing is to be tuned.
+    """Operating points by the metrics of the task: "thresholds" {metric: threshold}, "separation" {...} of
+    objects or "cells" {...} between membranes, and "tuned_scores" {metric: score} on the samples tuned on.
+    Empty where nothing is to be tuned.
     """
     plan = member.plan
     kept: list[Predicted] = []
@@ -66,6 +67,7 @@ def tune(member: Member, predicted: Sequence[Predicted], task: Task) -> dict[str
             pixels += each.outputs[0].size
     if not kept:
         return {}
+    tuning: dict[str, Any]
     if plan.instance_mode != "none":
         pairs = [
             (each.outputs.astype(np.float32), each.loaded.instances)
@@ -73,24 +75,24 @@ def tune(member: Member, predicted: Sequence[Predicted], task: Task) -> dict[str
             if each.loaded.instances is not None
         ]
         chosen, table = tune_separation(pairs, plan.num_classes, plan.instance_mode)
-        best = max((row["ap_mean"] or 0.0 for row in table), default=None)
-        tuning: dict[str, Any] = {"separation": asdict(chosen), "tuned_scores": {"ap_mean": best}}
+        best = next((row["ap_mean"] for row in table if row.items() >= asdict(chosen).items()), None)
+        tuning = {"separation": asdict(chosen), "tuned_scores": {"ap_mean": best}}
         if plan.num_classes == 2:
             tuning["thresholds"] = {PRIMARY: chosen.mask_threshold}
         return tuning
     if plan.num_classes != 2:
         return {}
-    metrics = ["pixel_error", "dice"] + (["v_rand"] if task.membrane_class is not None else [])
-    points = tune_threshold(
-        [each.outputs[1].astype(np.float32) for each in kept],
-        [_labels(each) for each in kept],
-        metrics,  # type: ignore[arg-type]
-        cell_class=1 if task.membrane_class is None else 1 - task.membrane_class,
-    )
-    return {
+    probabilities, labels = [each.outputs[1].astype(np.float32) for each in kept], [_labels(each) for each in kept]
+    points = tune_threshold(probabilities, labels)
+    tuning = {
         "thresholds": {metric: point.threshold for metric, point in points.items()},
         "tuned_scores": {metric: point.score for metric, point in points.items()},
     }
+    if task.membrane_class is not None:
+        cells, v_rand = tune_cells(probabilities, labels, 1 - task.membrane_class)
+        tuning["cells"] = asdict(cells)
+        tuning["tuned_scores"]["v_rand"] = v_rand
+    return tuning
 
 
 def decide(member: Member, outputs: np.ndarray, tuning: dict[str, Any]) -> tuple[Labels, Instances | None]:
@@ -108,7 +110,7 @@ def decide(member: Member, outputs: np.ndarray, tuning: dict[str, Any]) -> tuple
 
 def score(member: Member, predicted: Sequence[Predicted], tuning: dict[str, Any], task: Task) -> dict[str, Any]:
     """All scores (see `segmentation.scoring.pool`), plus "operating_points": for a task with two classes each
-    tuned threshold with what its metric is there on these samples.
+    metric's tuned parameters with what it is there on these samples.
     """
     counts = [count_one(member, each, tuning, task) for each in predicted]
     result = pool(counts, task)
@@ -122,8 +124,9 @@ def score(member: Member, predicted: Sequence[Predicted], tuning: dict[str, Any]
         result["operating_points"]["pixel_error"]["pixel_error"] = pixel_error(table)  # type: ignore[arg-type]
     if PRIMARY in thresholds:
         result["operating_points"][PRIMARY]["dice"] = result["classes"][task.class_names[1]]["dice"]
-    if "v_rand" in thresholds and result["membranes"]:
-        result["operating_points"]["v_rand"] |= {key: result["membranes"][key] for key in ("v_rand", "v_info")}
+    if "cells" in tuning and result["membranes"]:
+        found = {key: result["membranes"][key] for key in ("v_rand", "v_info")}
+        result["operating_points"]["v_rand"] = tuning["cells"] | found
     return result
 
 
@@ -131,9 +134,8 @@ def count_one(member: Member, each: Predicted, tuning: dict[str, Any], task: Tas
     """The counts of one sample at the tuned operating points."""
     classes, objects = decide(member, each.outputs, tuning)
     regions = None
-    threshold = tuning.get("thresholds", {}).get("v_rand")
-    if task.membrane_class is not None and threshold is not None:
-        regions = cell_regions(each.outputs[1].astype(np.float32), threshold, 1 - task.membrane_class)
+    if task.membrane_class is not None and "cells" in tuning:
+        regions = cell_regions(each.outputs[1].astype(np.float32), CellParameters(**tuning["cells"]))
     return score_sample(
         each.loaded.key,
         _labels(each),

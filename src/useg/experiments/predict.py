@@ -21,6 +21,7 @@ from useg.experiments.fields import Field, open_field, open_frames
 from useg.experiments.inputs import Input, find_inputs
 from useg.experiments.results import Decision, Results, Wanted, plan_blocks
 from useg.segmentation.instances import SeparationParameters
+from useg.segmentation.membranes import CellParameters
 from useg.segmentation.normalise import ChannelNorm
 from useg.segmentation.tiling import (
     Band,
@@ -188,6 +189,7 @@ class Predictor:
             plan.instance_mode,
             operating_threshold(tuning) if plan.num_classes == 2 else None,
             SeparationParameters(**tuning.get("separation", {})),
+            CellParameters(**tuning["cells"]) if "cells" in tuning else None,
         )
 
     def file(self, one: Input, out: Path, wanted: Wanted, steps: _Steps | None = None) -> dict[str, Path | None]:

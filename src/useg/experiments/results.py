@@ -11,14 +11,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from useg.arrays import Labels, Probabilities
+from useg.arrays import Instances, Labels, Probabilities
 from useg.data.headers import Header
 from useg.data.labels import LabelMapping
 from useg.data.writing import MapWriter, map_suffix, open_map
 from useg.errors import ResourceError
 from useg.experiments.overlay_files import OverlayClip, OverlayFile, OverlayPicture
 from useg.segmentation.blocks import Joins, label_blocks
-from useg.segmentation.instances import Mode, SeparationParameters, class_probabilities, separate
+from useg.segmentation.instances import Mode, SeparationParameters, class_probabilities, separate, without_small
+from useg.segmentation.membranes import CellParameters, cell_regions
 from useg.segmentation.tiling import Band
 
 __all__ = ["FOLDERS", "Blocks", "Decision", "Results", "Wanted", "class_map", "plan_blocks"]
@@ -48,12 +49,28 @@ class Decision:
         mode: how objects are kept apart.
         threshold: with two classes, the least probability of class 1; None takes the likelier class.
         separation: parameters of the separation of objects.
+        cells: where membranes keep objects apart, how cells between them are found; None elsewhere.
     """
 
     num_classes: int
     mode: Mode
     threshold: float | None
     separation: SeparationParameters
+    cells: CellParameters | None = None
+
+    @property
+    def only_components(self) -> bool:
+        """Whether objects are components of the mask, so that a block sees of them what the whole image does."""
+        return self.cells is None and self.mode in ("none", "weights") and self.separation.erosion_px == 0
+
+    def objects(self, outputs: np.ndarray) -> Instances:
+        """Separate objects of any size from activated outputs; membranes are 0."""
+        if self.cells is None:
+            every = replace(self.separation, min_size_px=0)
+            return separate(outputs, self.num_classes, self.mode, parameters=every)
+        regions = cell_regions(outputs[1], self.cells)
+        inside = class_map(outputs, self.threshold) == self.cells.cell_class
+        return without_small(np.where(inside, regions, np.int32(0)), 1)
 
 
 @dataclass(frozen=True)
@@ -196,22 +213,16 @@ class Results:
 
     def _write_instances(self, bands: Iterator[Band], space: tuple[int, ...], blocks: Blocks) -> None:
         """Two passes: provisional ids to a nameless file, then final ids from it."""
-        mode, parameters = self._decision.mode, self._decision.separation
         # Without a watershed two views of an object differ only by what lies outside of one of them.
-        joins = Joins(0.0 if mode in ("none", "weights") and parameters.erosion_px == 0 else 0.5)
-        each = replace(parameters, min_size_px=0)
-
-        def separated(outputs: np.ndarray) -> np.ndarray:
-            return separate(outputs, self._decision.num_classes, mode, parameters=each)
-
+        joins = Joins(0.0 if self._decision.only_components else 0.5)
         folder = self._writers["instances"].path.parent
         side, overlap = blocks.side_px, blocks.overlap_px
         with tempfile.TemporaryFile(dir=folder) as waiting:
-            for _, rows in label_blocks(bands, space, separated, joins, block_px=side, overlap_px=overlap):
+            for _, rows in label_blocks(bands, space, self._decision.objects, joins, block_px=side, overlap_px=overlap):
                 _append(waiting, rows, folder)
             for _ in bands:  # to its end, where it lets go of what it holds
                 pass
-            lookup = joins.lookup(parameters.min_size_px)
+            lookup = joins.lookup(self._decision.separation.min_size_px)
             lookup = np.where(lookup > 0, lookup + np.int32(self._objects), 0).astype(np.int32)
             waiting.seek(0)
             width = prod(space[1:])

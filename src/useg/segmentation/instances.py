@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from useg.arrays import IGNORE, Instances, Labels, Probabilities
 from useg.errors import ConfigError
+from useg.segmentation.agglomeration import Agglomeration
 from useg.segmentation.flooding import components, flood
 
 Mode = Literal["none", "border", "weights", "distance"]
@@ -27,6 +28,8 @@ class SeparationParameters:
             this, 0..1.
         seed_threshold: a pixel belongs to an object's seed where the inside probability (mode `border`) or
             the distance channel (mode `distance`) is at least this, 0..1; not used by the other modes.
+        merge_threshold: same modes: touching objects are joined where the line between them is weaker than
+            this on average (1 - inside probability or distance channel), 0..1; 0 joins none.
         erosion_px: modes `none` and `weights`: seeds are what is left of the mask this far (pixels) from its
             edge.
         min_seed_px: seeds with fewer pixels are noise.
@@ -34,13 +37,14 @@ class SeparationParameters:
     """
 
     mask_threshold: float = 0.5
-    seed_threshold: float = 0.5
+    seed_threshold: float = 0.9
+    merge_threshold: float = 0.3
     erosion_px: int = 0
     min_seed_px: int = 3
     min_size_px: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("mask_threshold", "seed_threshold"):
+        for name in ("mask_threshold", "seed_threshold", "merge_threshold"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         for name in ("erosion_px", "min_seed_px", "min_size_px"):
@@ -192,8 +196,9 @@ def separate(
 
     Seeds are grown by a watershed inside the foreground mask; a part of the mask without a seed is an object
     of its own. Seeds are, by mode: components of the inside probability (`border`), components of the
-    distance channel (`distance`), components of the mask, eroded if asked (`weights`, `none`). With several
-    foreground classes an object lies within one of them. The same input always gives the same output.
+    distance channel (`distance`), components of the mask, eroded if asked (`weights`, `none`). Then objects
+    with a weak line between them are joined (`border`, `distance`). With several foreground classes an object
+    lies within one of them. The same input always gives the same output.
 
     Args:
         outputs: softmax channels of the classes; plus, last, the border class's softmax or the distance's
@@ -205,7 +210,10 @@ def separate(
     Raises:
         ConfigError: the number of channels does not fit `num_classes` and `mode`.
     """
-    return without_small(flooded(outputs, num_classes, mode, parameters), parameters.min_size_px)
+    cut, line = flooded(outputs, num_classes, mode, parameters)
+    if mode in ("border", "distance") and parameters.merge_threshold > 0:
+        cut = Agglomeration(cut, line).below(parameters.merge_threshold)
+    return without_small(cut, parameters.min_size_px)
 
 
 def without_small(instances: Instances, min_size_px: int) -> Instances:
@@ -217,8 +225,10 @@ def without_small(instances: Instances, min_size_px: int) -> Instances:
     return np.asarray(lookup[instances])
 
 
-def flooded(outputs: Outputs, num_classes: int, mode: Mode, parameters: SeparationParameters) -> Instances:
-    """Return what `separate` does before small objects are left out; ids have no gaps."""
+def flooded(
+    outputs: Outputs, num_classes: int, mode: Mode, parameters: SeparationParameters
+) -> tuple[Instances, Float[np.ndarray, "*space"]]:
+    """Return what `separate` does before objects are joined and small ones left out, and the line probability."""
     _check_channels(outputs, num_classes, mode)
     mask = outputs[0] <= 1.0 - parameters.mask_threshold
     inside = outputs[1] if num_classes == 2 else outputs[1:num_classes].sum(axis=0)
@@ -228,20 +238,23 @@ def flooded(outputs: Outputs, num_classes: int, mode: Mode, parameters: Separati
         strength = outputs[num_classes]
     else:
         strength = None
+    line = outputs[0] if strength is None else 1 - strength
     if num_classes == 2:
-        return _grown(mask, strength, outputs[0], parameters)
+        return _grown(mask, strength, parameters), line
     winner = outputs[1:num_classes].argmax(axis=0)
+    # objects of two classes are never one
+    line = np.where(_differs(winner + np.int32(1), from_background=False), line.dtype.type(1), line)
     result = np.zeros(mask.shape, dtype=np.int32)
     for foreground_class in range(num_classes - 1):
-        part = _grown(mask & (winner == foreground_class), strength, outputs[0], parameters)
+        here = mask & (winner == foreground_class)
+        part = _grown(here, strength, parameters)
         result = np.where(part > 0, part + result.max(), result)
-    return result
+    return result, line
 
 
 def _grown(
     mask: Bool[np.ndarray, "*space"],
     strength: Float[np.ndarray, "*space"] | None,
-    background: Float[np.ndarray, "*space"],
     parameters: SeparationParameters,
 ) -> Instances:
     if strength is None and parameters.erosion_px <= 0:

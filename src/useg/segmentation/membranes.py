@@ -8,15 +8,47 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from useg.arrays import IGNORE, Instances, Labels
+from useg.segmentation.agglomeration import Agglomeration
 from useg.segmentation.flooding import compact, components, flood
-from useg.segmentation.instances import without_small
 from useg.segmentation.skeletons import skeleton
 
 Mask = Bool[np.ndarray, "*space"]
 Probability = Float[np.ndarray, "*space"]
 
 
-def thin(cell_probability: Probability, threshold: float, *, min_region_px: int = 0) -> Instances:
+@dataclass(frozen=True)
+class CellParameters:
+    """What turns probabilities into cells between membranes; chosen on validation data by `tune_cells`.
+
+    Attributes:
+        cell_class: which of the classes 0 and 1 is the inside of cells; the other is the membrane.
+        seed_threshold: cells start as components of pixels with at least this cell probability, 0..1. A high
+            one cuts too often, which `merge_threshold` mends; a low one joins cells through a small gap.
+        merge_threshold: neighbours are joined where the mean membrane probability of the line between them is
+            below this, 0..1; 0 joins none.
+    """
+
+    cell_class: int = 1
+    seed_threshold: float = 0.97
+    merge_threshold: float = 0.6
+
+
+def cell_regions(probability: Probability, parameters: CellParameters) -> Instances:
+    """Return the regions of cells, grown until the membranes between them are thinned to nothing.
+
+    Args:
+        probability: of class 1, 0..1, 2D or 3D.
+        parameters: see there.
+
+    Returns:
+        Regions that fill the image, ids above 0; one single region when no pixel reaches the seed threshold.
+    """
+    cell = probability if parameters.cell_class == 1 else 1 - probability
+    regions = thin(cell, parameters.seed_threshold)
+    return Agglomeration(regions, 1 - cell).below(parameters.merge_threshold)
+
+
+def thin(cell_probability: Probability, threshold: float) -> Instances:
     """Return the regions that cells grow to when the membranes between them are thinned to nothing.
 
     Cells are the face-connected components with `cell_probability >= threshold`; a watershed grows them over
@@ -26,22 +58,14 @@ def thin(cell_probability: Probability, threshold: float, *, min_region_px: int 
     Args:
         cell_probability: 0..1, of being inside a cell (not membrane), 2D or 3D.
         threshold: 0..1; higher separates more.
-        min_region_px: smaller components do not grow; they are swallowed by their neighbours.
 
     Returns:
         Regions 1..n that fill the image; one single region when no pixel reaches the threshold.
     """
-    return grow(cell_probability >= threshold, cell_probability, min_region_px=min_region_px)
-
-
-def grow(cells: Mask, cell_probability: Probability, *, min_region_px: int = 0) -> Instances:
-    """Do what `thin` does, for a mask of cells that is already decided."""
-    markers = components(cells)
-    if min_region_px > 1:
-        markers = without_small(markers, min_region_px)
+    markers = components(cell_probability >= threshold)
     if not markers.any():
-        return np.ones(cells.shape, dtype=np.int32)
-    return flood(-cell_probability, markers, np.ones(cells.shape, dtype=bool))
+        return np.ones(cell_probability.shape, dtype=np.int32)
+    return flood(-cell_probability, markers, np.ones(cell_probability.shape, dtype=bool))
 
 
 def thin_mask(cells: Mask) -> Instances:
@@ -144,7 +168,7 @@ def count_regions(true_cells: Instances, regions: Instances) -> RegionCounts:
 
     Args:
         true_cells: components of the true cell class, 0 on membranes and on pixels to ignore.
-        regions: from `thin`; any id counts as a region, 0 too.
+        regions: from `cell_regions` or `thin`; any id counts as a region, 0 too.
 
     Raises:
         ValueError: shapes differ.

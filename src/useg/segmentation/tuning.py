@@ -9,26 +9,23 @@ from jaxtyping import Float
 
 from useg.arrays import Instances, Labels
 from useg.errors import ConfigError
+from useg.segmentation.agglomeration import Agglomeration
 from useg.segmentation.flooding import components
 from useg.segmentation.instances import Mode, SeparationParameters, checked_mode, flooded
-from useg.segmentation.matching import (
-    ObjectCounts,
-    average_precision,
-    count_objects,
-    mean_average_precision,
-    overlaps,
-)
-from useg.segmentation.membranes import count_regions, thin
-from useg.segmentation.metrics import dice, mean, ratio
+from useg.segmentation.matching import count_objects, mean_average_precision, overlaps, sum_counts
+from useg.segmentation.membranes import CellParameters, count_regions, thin
+from useg.segmentation.metrics import dice, ratio
 
-ThresholdMetric = Literal["pixel_error", "dice", "v_rand"]
+ThresholdMetric = Literal["pixel_error", "dice"]
 Probability = Float[np.ndarray, "*space"]
 
-MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
-SEED_THRESHOLDS = (0.3, 0.5, 0.7, 0.8, 0.9)
+MASK_THRESHOLDS = (0.4, 0.5, 0.6)
+SEED_THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
+MERGE_THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5)
 EROSIONS_PX = (0, 1, 2, 3)
+CELL_SEEDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+CELL_MERGES = (0.0, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
 _FINE = tuple(round(0.01 * step, 2) for step in range(1, 100))
-_COARSE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,13 @@ def tune_separation(
     start: SeparationParameters = SeparationParameters(),
     max_pixels: int = 2_000_000,
 ) -> tuple[SeparationParameters, list[dict[str, Any]]]:
-    """Choose the parameters of `separate` with the best mean AP at 0.5..0.95, pooled over the samples.
+    """Choose the parameters of `separate` by the mean over images of AP at 0.5..0.95.
 
-    A full grid: mask threshold times seed threshold (modes `border` and `distance`) or erosion (`weights`,
-    `none`) times minimum size. The minimum sizes share one watershed and one table of overlaps. Sizes tried
+    A full grid: mask threshold times seed and merge threshold (modes `border` and `distance`) or erosion
+    (`weights`, `none`) times minimum size. Merge thresholds and minimum sizes share one watershed. Sizes tried
     are the one of `start`, 1, and a quarter and a half of the size that 5 % of the true objects fall below.
-    Ties go to the parameters nearest to `start`.
+    Every image counts the same, so that one picture with a thousand objects does not decide for all. Of what
+    is as good as the best within one standard error, the parameters nearest to `start` are taken.
 
     Args:
         samples: activated outputs and true objects of each image.
@@ -65,10 +63,10 @@ def tune_separation(
         mode: one of `instances.MODES`.
         start: kept where nothing is tuned, and the answer when no sample has an object.
         max_pixels: cost bound: evenly spaced samples are used until this many pixels (always one at least);
-            about 4 seconds a million pixels.
+            about 5 seconds a million pixels.
 
     Returns:
-        The parameters, and a table with a row for each combination: its parameters, `ap50` and `ap_mean`.
+        The parameters, and a table with a row for each combination: its parameters and `ap_mean`.
 
     Raises:
         ConfigError: unknown mode, or channels that do not fit it.
@@ -79,22 +77,56 @@ def tune_separation(
         return start, []
     small = float(np.quantile(sizes, 0.05))
     minimum_sizes = sorted({start.min_size_px, 1, max(int(small / 4), 1), max(int(small / 2), 1)})
-    rows: list[tuple[SeparationParameters, ObjectCounts]] = []
-    for candidate in _grid(checked_mode(mode), start):
-        tables = [overlaps(truth, flooded(outputs, num_classes, mode, candidate)) for outputs, truth in chosen]
+    rows: list[SeparationParameters] = []
+    columns: list[list[float]] = []
+    for family in _grid(checked_mode(mode), start):
+        each = [_scores(outputs, truth, num_classes, mode, family, minimum_sizes) for outputs, truth in chosen]
+        rows += [replace(member, min_size_px=size) for member in family for size in minimum_sizes]
+        columns += [list(column) for column in zip(*each, strict=True)]
+    scores = np.asarray(columns).T
+    best = _as_good_as_the_best(scores, [_apart(row, start) for row in rows])
+    means = np.nanmean(scores, axis=0)
+    table = [{**row.to_json(), "ap_mean": float(mean)} for row, mean in zip(rows, means, strict=True)]
+    return rows[best], table
+
+
+def _scores(
+    outputs: Float[np.ndarray, "outputs *space"],
+    truth: Instances,
+    num_classes: int,
+    mode: Mode,
+    family: Sequence[SeparationParameters],
+    minimum_sizes: Sequence[int],
+) -> list[float]:
+    """Mean AP of one image for parameters that differ in the merge threshold, rising, times minimum sizes."""
+    cut, line = flooded(outputs, num_classes, mode, family[0])
+    joined = Agglomeration(cut, line)
+    found = []
+    for parameters in family:
+        table = overlaps(truth, joined.below(parameters.merge_threshold))
         for size in minimum_sizes:
-            counts = sum((count_objects(table.without_small(size)) for table in tables), start=ObjectCounts())
-            rows.append((replace(candidate, min_size_px=size), counts))
-    best = max(rows, key=lambda row: (round(mean_average_precision(row[1]) or 0.0, 9), -_apart(row[0], start)))
-    table = [
-        {
-            **parameters.to_json(),
-            "ap50": average_precision(counts)[0.5],
-            "ap_mean": mean_average_precision(counts),
-        }
-        for parameters, counts in rows
-    ]
-    return best[0], table
+            score = mean_average_precision(sum_counts([count_objects(table.without_small(size))]))
+            found.append(np.nan if score is None else score)
+    return found
+
+
+def _as_good_as_the_best(scores: Float[np.ndarray, "images candidates"], apart: Sequence[float]) -> int:
+    """The candidate with the least `apart` among those whose mean is within one standard error of the best.
+
+    The error is that of the mean difference to the best over the same images. NaN: the image has no score.
+
+    Source:
+        Breiman et al. 1984, "Classification and Regression Trees", the one-standard-error rule.
+    """
+    counted = ~np.isnan(scores).all(axis=1)
+    if not counted.any():
+        return int(np.argmin(apart))
+    known = np.nan_to_num(scores[counted])
+    best = int(known.mean(axis=0).argmax())
+    short = known[:, [best]] - known
+    error = short.std(axis=0, ddof=1) / np.sqrt(len(short)) if len(short) > 1 else np.zeros(short.shape[1])
+    good = np.flatnonzero(short.mean(axis=0) <= error + 1e-9)
+    return min(good.tolist(), key=lambda index: (apart[index], short.mean(axis=0)[index]))
 
 
 def _sizes(truth: Instances) -> np.ndarray:
@@ -102,19 +134,26 @@ def _sizes(truth: Instances) -> np.ndarray:
     return sizes[sizes > 0]
 
 
-def _grid(mode: Mode, start: SeparationParameters) -> list[SeparationParameters]:
+def _grid(mode: Mode, start: SeparationParameters) -> list[list[SeparationParameters]]:
+    """Families of parameters that share a watershed: only the merge threshold differs, and rises."""
     masks = sorted({*MASK_THRESHOLDS, start.mask_threshold})
     if mode in ("border", "distance"):
         seeds = sorted({*SEED_THRESHOLDS, start.seed_threshold})
-        return [replace(start, mask_threshold=mask, seed_threshold=seed) for mask in masks for seed in seeds]
+        merges = sorted({*MERGE_THRESHOLDS, start.merge_threshold})
+        return [
+            [replace(start, mask_threshold=mask, seed_threshold=seed, merge_threshold=merge) for merge in merges]
+            for mask in masks
+            for seed in seeds
+        ]
     erosions = sorted({*EROSIONS_PX, start.erosion_px})
-    return [replace(start, mask_threshold=mask, erosion_px=erosion) for mask in masks for erosion in erosions]
+    return [[replace(start, mask_threshold=mask, erosion_px=erosion)] for mask in masks for erosion in erosions]
 
 
 def _apart(one: SeparationParameters, other: SeparationParameters) -> float:
     return (
         abs(one.mask_threshold - other.mask_threshold)
         + abs(one.seed_threshold - other.seed_threshold)
+        + abs(one.merge_threshold - other.merge_threshold)
         + abs(one.erosion_px - other.erosion_px)
         + abs(one.min_size_px - other.min_size_px) / 100
     )
@@ -133,45 +172,86 @@ def tune_threshold(
     probabilities: Sequence[Probability],
     labels: Sequence[Labels],
     metrics: Iterable[ThresholdMetric] = ("pixel_error", "dice"),
-    *,
-    cell_class: int = 1,
-    max_images: int = 4,
 ) -> dict[str, OperatingPoint]:
     """Choose the threshold of a task with two classes for each metric by itself.
 
     `pixel_error` (lowest) and `dice` of class 1 (highest) are pooled over all images and tried at 0.01..0.99.
-    `v_rand` (highest mean over images, after thinning) is tried at 0.1..0.95 and then in steps of 0.02 around
-    the best; it jumps when a gap opens, so of neighbouring thresholds within 0.002 of the best the middle one
-    is taken.
 
     Args:
         probabilities: of class 1, one array an image, 0..1.
         labels: 0, 1 or IGNORE (not counted).
         metrics: which to tune for.
-        cell_class: for `v_rand`: which class is the inside of cells (the other is the membrane), 0 or 1.
-        max_images: `v_rand` looks at this many evenly spaced images at most; about 0.05 s for 512x512 and
-            threshold.
 
     Returns:
         For every metric its operating point; threshold 0.5 and score None when no pixel can be scored.
 
     Raises:
         ConfigError: an unknown metric.
-        ValueError: lists of different length, or `cell_class` is neither 0 nor 1.
+        ValueError: lists of different length.
     """
     wanted = tuple(metrics)
-    if cell_class not in (0, 1) or len(probabilities) != len(labels):
-        raise ValueError("tuning needs one label map for each probability map, and cell_class 0 or 1")
-    points: dict[str, OperatingPoint] = {}
+    if len(probabilities) != len(labels):
+        raise ValueError("tuning needs one label map for each probability map")
     for metric in wanted:
         if metric not in get_args(ThresholdMetric):
             raise ConfigError(f"unknown metric {metric!r}: choose from {', '.join(get_args(ThresholdMetric))}")
-    if set(wanted) - {"v_rand"}:
-        points |= _pixel_points(probabilities, labels)
-    if "v_rand" in wanted:
-        pairs = bounded(list(zip(probabilities, labels, strict=True)), [1] * len(labels), max_images)
-        points["v_rand"] = _v_rand_point(pairs, cell_class)
+    points = _pixel_points(probabilities, labels)
     return {metric: points[metric] for metric in wanted}
+
+
+def tune_cells(
+    probabilities: Sequence[Probability],
+    labels: Sequence[Labels],
+    cell_class: int,
+    *,
+    start: CellParameters = CellParameters(),
+    max_pixels: int = 2_000_000,
+) -> tuple[CellParameters, float | None]:
+    """Choose the parameters of `cell_regions` by the mean V_rand over images.
+
+    Of what is as good as the best within one standard error, the parameters nearest to `start` are taken: a
+    single gap in a membrane moves V_rand of an image by 0.05 and more, so that the best of a few images is luck.
+
+    Args:
+        probabilities: of class 1, one array an image, 0..1.
+        labels: 0, 1 or IGNORE.
+        cell_class: which class is the inside of cells (the other is the membrane), 0 or 1.
+        start: kept where nothing can be tuned.
+        max_pixels: cost bound: evenly spaced images are used until this many pixels (always one at least);
+            about 5 seconds a million pixels.
+
+    Returns:
+        The parameters, and the mean V_rand there on the images tuned on; None when no image has a cell.
+
+    Raises:
+        ValueError: lists of different length, or `cell_class` is neither 0 nor 1.
+    """
+    if cell_class not in (0, 1) or len(probabilities) != len(labels):
+        raise ValueError("tuning needs one label map for each probability map, and cell_class 0 or 1")
+    start = replace(start, cell_class=cell_class)
+    pairs = bounded(list(zip(probabilities, labels, strict=True)), [label.size for label in labels], max_pixels)
+    seeds = sorted({*CELL_SEEDS, start.seed_threshold})
+    merges = sorted({*CELL_MERGES, start.merge_threshold})
+    candidates = [replace(start, seed_threshold=seed, merge_threshold=merge) for seed in seeds for merge in merges]
+    rows: list[list[float | None]] = []
+    for probability, label in pairs:
+        cells = components(label == cell_class)
+        if not cells.any():
+            continue
+        chance = probability if cell_class == 1 else 1 - probability
+        rows.append([])
+        for seed in seeds:
+            joined = Agglomeration(thin(chance, seed), 1 - chance)
+            rows[-1] += [count_regions(cells, joined.below(merge)).v_rand for merge in merges]
+    if not rows:
+        return start, None
+    scores = np.asarray(rows, dtype=np.float64)
+    apart = [
+        abs(one.seed_threshold - start.seed_threshold) + abs(one.merge_threshold - start.merge_threshold)
+        for one in candidates
+    ]
+    chosen = _as_good_as_the_best(scores, apart)
+    return candidates[chosen], float(scores.mean(axis=0)[chosen])
 
 
 def _pixel_points(probabilities: Sequence[Probability], labels: Sequence[Labels]) -> dict[str, OperatingPoint]:
@@ -200,44 +280,3 @@ def _best(scores: Sequence[float | None], *, sign: float) -> OperatingPoint:
         return OperatingPoint(0.5, None)
     score, _, step = max(there)
     return OperatingPoint(step, sign * score)
-
-
-def _v_rand_point(pairs: Sequence[tuple[Probability, Labels]], cell_class: int) -> OperatingPoint:
-    cells = [components(label == cell_class) for _, label in pairs]
-    known = [(pair[0], cell) for pair, cell in zip(pairs, cells, strict=True) if cell.any()]
-    if not known:
-        return OperatingPoint(0.5, None)
-
-    def score(threshold: float) -> float:
-        values = [count_regions(cell, cell_regions(chance, threshold, cell_class)).v_rand for chance, cell in known]
-        return mean(values) or 0.0
-
-    tried = {step: score(step) for step in _COARSE}
-    around = max(tried, key=lambda step: (tried[step], -abs(step - 0.5)))
-    for step in (round(around + 0.02 * shift, 2) for shift in (-4, -3, -2, -1, 1, 2, 3, 4)):
-        if 0.0 < step < 1.0 and step not in tried:
-            tried[step] = score(step)
-    steps = sorted(tried)
-    top = max(tried.values())
-    middle = next(index for index, step in enumerate(steps) if tried[step] == top)
-    low = high = middle
-    while low > 0 and tried[steps[low - 1]] >= top - 0.002:
-        low -= 1
-    while high < len(steps) - 1 and tried[steps[high + 1]] >= top - 0.002:
-        high += 1
-    goal = (steps[low] + steps[high]) / 2
-    chosen = min(steps[low : high + 1], key=lambda step: abs(step - goal))
-    return OperatingPoint(chosen, tried[chosen])
-
-
-def cell_regions(probability: Probability, threshold: float, cell_class: int) -> Instances:
-    """Return thinned regions from the probability of class 1, whichever class the cells are.
-
-    Args:
-        probability: of class 1, 0..1.
-        threshold: class 1 where the probability is at least this.
-        cell_class: 1 when class 1 is the inside of cells, 0 when it is the membrane.
-    """
-    if cell_class == 1:
-        return thin(probability, threshold)
-    return thin(1 - probability, 1 - threshold)
