@@ -1,4 +1,6 @@
 import errno
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -72,6 +74,26 @@ def test_ctrl_c_is_status_130(command, capsys):
     command(raising(KeyboardInterrupt()))
     assert call("try") == 130
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_sigterm_leaves_nothing_half_written(command, tmp_path):
+    def function() -> None:
+        """Wait with a file that is not complete."""
+        part = tmp_path / ".a.part"
+        part.touch()
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            part.unlink()
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        command(function)
+        assert call("try") == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_not_our_fault(command, capsys):

@@ -7,8 +7,10 @@ heavy before it runs, so that `useg --help` answers at once.
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -86,6 +88,11 @@ def useg(
     """
 
 
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End by way of every `finally`, so that nothing half-written stays."""
+    raise SystemExit(128 + number)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave the process with its exit status.
 
@@ -95,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # Threads that spin while they wait cost a factor of three as soon as anything else runs beside training.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status: int | str | None = 0
+    signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends nothing
     try:

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Protocol
 
 import numpy as np
 
@@ -48,6 +49,30 @@ class Loaded:
         return sum(array.nbytes for array in arrays if array is not None)
 
 
+class Source(Protocol):
+    """Where the files of samples are had from."""
+
+    def space(self, sample: Sample) -> tuple[int, ...]:
+        """Size of a sample over space, without decoding it."""
+        ...
+
+    def local(self, sample: Sample) -> Sample:
+        """The sample with refs to files that can be read now, fetched and checked where that is needed."""
+        ...
+
+
+class Plain:
+    """Files that lie where the samples' refs say."""
+
+    def space(self, sample: Sample) -> tuple[int, ...]:
+        """Size of a sample over space, from the header of its first image."""
+        return read_header(sample.images[0]).space
+
+    def local(self, sample: Sample) -> Sample:
+        """The sample itself."""
+        return sample
+
+
 class Samples:
     """A sequence of samples, decoded when asked for; the least recently used go when the bound is reached.
 
@@ -57,6 +82,7 @@ class Samples:
         channels: channels every image is brought to, see `match_channels`.
         planes: cut volumes into planes: each becomes a 2D sample of its own, of the volume's group.
         cache_bytes: bound on what is kept decoded.
+        source: where their files are had from.
 
     Safe to use from several threads.
     """
@@ -69,13 +95,15 @@ class Samples:
         *,
         planes: bool = False,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        source: Source | None = None,
     ) -> None:
         self.mapping, self.channels, self.planes = mapping, channels, planes
+        self._source: Source = Plain() if source is None else source
         self._cache: OrderedDict[int, Loaded] = OrderedDict()
         self._bytes, self._bound, self._lock = 0, cache_bytes, Lock()
         self._items: list[_Item] = []
         for sample in samples:
-            space = read_header(sample.images[0]).space
+            space = self._source.space(sample)
             if planes and len(space) == 3:
                 rest = tuple(slice(0, n) for n in space[1:])
                 self._items += [
@@ -119,7 +147,7 @@ class Samples:
         """Size of an item without decoding it."""
         item = self._items[index]
         if item.window is None:
-            return read_header(item.sample.images[0]).space
+            return self._source.space(item.sample)
         space = tuple(part.stop - part.start for part in item.window)
         return space[1:] if item.is_plane else space
 
@@ -143,11 +171,12 @@ class Samples:
 
     def _load(self, index: int) -> Loaded:
         item = self._items[index]
-        header = read_header(item.sample.images[0])
-        image = read_sample_image(item.sample, self.channels, item.window)
+        sample = self._source.local(item.sample)
+        header = read_header(sample.images[0])
+        image = read_sample_image(sample, self.channels, item.window)
         classes = instances = None
         if self.mapping is not None:
-            classes, instances = read_annotation(item.sample, self.mapping, header, item.window)
+            classes, instances = read_annotation(sample, self.mapping, header, item.window)
         spacing = header.spacing
         if item.is_plane:
             image = image[:, 0]

@@ -37,8 +37,8 @@ class SeparationParameters:
     """
 
     mask_threshold: float = 0.5
-    seed_threshold: float = 0.9
-    merge_threshold: float = 0.3
+    seed_threshold: float = 0.95
+    merge_threshold: float = 0.4
     erosion_px: int = 0
     min_seed_px: int = 3
     min_size_px: int = 4

@@ -20,7 +20,7 @@ ThresholdMetric = Literal["pixel_error", "dice"]
 Probability = Float[np.ndarray, "*space"]
 
 MASK_THRESHOLDS = (0.4, 0.5, 0.6)
-SEED_THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
+SEED_THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97)
 MERGE_THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5)
 EROSIONS_PX = (0, 1, 2, 3)
 CELL_SEEDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
@@ -46,7 +46,7 @@ def tune_separation(
     num_classes: int,
     mode: Mode,
     *,
-    start: SeparationParameters = SeparationParameters(),
+    start: SeparationParameters | None = None,
     max_pixels: int = 2_000_000,
 ) -> tuple[SeparationParameters, list[dict[str, Any]]]:
     """Choose the parameters of `separate` by the mean over images of AP at 0.5..0.95.
@@ -61,7 +61,8 @@ def tune_separation(
         samples: activated outputs and true objects of each image.
         num_classes: classes including background.
         mode: one of `instances.MODES`.
-        start: kept where nothing is tuned, and the answer when no sample has an object.
+        start: kept where nothing is tuned, and the answer when no sample has an object; by default the usual
+            parameters with half of the size that 5 % of the true objects fall below as the minimum.
         max_pixels: cost bound: evenly spaced samples are used until this many pixels (always one at least);
             about 5 seconds a million pixels.
 
@@ -74,8 +75,9 @@ def tune_separation(
     chosen = bounded(samples, [truth.size for _, truth in samples], max_pixels)
     sizes = np.concatenate([_sizes(truth) for _, truth in chosen]) if chosen else np.zeros(0, dtype=np.int64)
     if not sizes.size:
-        return start, []
+        return start or SeparationParameters(), []
     small = float(np.quantile(sizes, 0.05))
+    start = start or SeparationParameters(min_size_px=max(int(small / 2), 1))
     minimum_sizes = sorted({start.min_size_px, 1, max(int(small / 4), 1), max(int(small / 2), 1)})
     rows: list[SeparationParameters] = []
     columns: list[list[float]] = []
