@@ -105,4 +105,4 @@ def test_the_digest_of_the_defaults_is_pinned() -> None:
 
     python -c "from useg.config import Config; print(Config().digest())"
     """
-    assert Config().digest() == "e19f437cfd63fcf6efd6483699bfdba96cdce97d78327cb054af370d92f4724b"
+    assert Config().digest() == "372d887578aa6335e58b8f3c1de9cdd2a57453bc60f2e2cb38577cfda36ce7a1"

@@ -86,8 +86,8 @@ class AugmentationSettings(_Settings):
     elastic_std_px: float = Field(default=10.0, ge=0, le=100)
     """Standard deviation of the displacements on the 3x3 grid."""
     rotation_deg: float = Field(default=180.0, ge=0, le=180)
-    scale: float = Field(default=1.25, ge=1, le=4)
-    """Largest zoom in; the largest zoom out is its inverse."""
+    scale: float | None = Field(default=None, ge=1, le=4)
+    """Largest zoom in; the largest zoom out is its inverse. By default 1.25, and more where sizes of objects vary."""
     flip: bool = True
     intensity: bool = True
     """Gamma, brightness, contrast, noise, blur."""

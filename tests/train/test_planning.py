@@ -5,7 +5,13 @@ import math
 import pytest
 
 from useg.config import load_config
-from useg.data.fingerprint import ChannelStatistics, ClassStatistics, Fingerprint
+from useg.data.fingerprint import (
+    ChannelStatistics,
+    ClassStatistics,
+    Fingerprint,
+    ObjectStatistics,
+    Quantiles,
+)
 from useg.errors import ConfigError, DataError
 from useg.train.plan import Plan
 from useg.train.planning import geometries, make_plan, training_seconds
@@ -153,6 +159,33 @@ def test_classes_and_objects() -> None:
     assert set(planned(DATA["small"], "loss.class_weight=false").class_weights) == {1.0}
     with pytest.raises(ConfigError, match="labels do not tell objects apart"):
         planned(DATA["small"], "instances.mode=border")
+
+
+def objects_of(smallest: float, largest: float, source: str = "instances") -> ObjectStatistics:
+    sizes = {"count": 99, "minimum": 1, "p05": 1, "p25": smallest, "median": largest, "p75": largest, "p95": largest}
+    sized = Quantiles(**sizes, maximum=largest)
+    return ObjectStatistics(
+        source=source, samples=9, per_sample=None, size_px=sized, extent_px=None, gap_px=None, touching_share=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "space", "zoom"),
+    [
+        (None, (256, 256), 1.25),
+        (objects_of(100, 110), (256, 256), 1.25),
+        (objects_of(100, 196), (256, 256), 1.4),
+        (objects_of(100, 900), (256, 256), 1.6),
+        (objects_of(100, 900, "components"), (256, 256), 1.25),
+        (objects_of(100, 274.4), (64, 64, 64), 1.4),
+    ],
+)
+def test_zoom_follows_the_sizes_of_objects(found: ObjectStatistics | None, space: tuple[int, ...], zoom: float) -> None:
+    plan = planned(measured(space, objects=found, spacing=(1.0,) * len(space)))
+    assert plan.augmentation.scale == pytest.approx((1 / zoom, zoom))
+    assert ("scale" in plan.reasons) == (zoom > 1.25)
+    set_by_hand = planned(measured(space, objects=found, spacing=(1.0,) * len(space)), "augmentation.scale=1.1")
+    assert set_by_hand.augmentation.scale == pytest.approx((1 / 1.1, 1.1))
 
 
 def test_normalisation() -> None:

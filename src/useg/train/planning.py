@@ -22,6 +22,7 @@ _REST_S, _REST_SHARE = 15.0, 0.06
 """What a run needs beside its steps: reading and scoring, and live scores and checkpoints."""
 _ENOUGH_STEPS = 1_200
 _MANY_STEPS = 4_000
+_LEAST_ZOOM, _MOST_ZOOM = 1.25, 1.6
 _TILT_DEG = 20.0
 
 
@@ -315,6 +316,7 @@ def _augmentation(
         if not all(free[-2:]) and "rotation_deg" not in asked.model_fields_set:
             rotation = min(rotation, _TILT_DEG)
             reasons["augmentation"] += f", rotation within {rotation:g} degrees"
+    scale = asked.scale or _zoom(fingerprint, dims, reasons)
     off = 1.0 if asked.intensity else 0.0
     anisotropy = fingerprint.spacing[0] / fingerprint.spacing[-1] if dims == 3 and fingerprint.spacing else 1.0
     names = ("gamma", "contrast", "brightness", "tint", "noise", "blur")
@@ -323,11 +325,23 @@ def _augmentation(
         elastic=asked.elastic,
         elastic_std_px=asked.elastic_std_px if dims == 2 else min(asked.elastic_std_px, 2.0),
         rotation_deg=rotation,
-        scale=(1 / asked.scale, asked.scale),
+        scale=(1 / scale, scale),
         flip=(asked.flip,) * (3 - dims) + tuple(asked.flip and is_free for is_free in free),
         anisotropy=anisotropy,
         **{f"{name}_probability": getattr(defaults, f"{name}_probability") * off for name in names},
     )
+
+
+def _zoom(fingerprint: Fingerprint, dims: int, reasons: dict[str, str]) -> float:
+    """As far as the middle half of the objects differs in diameter: a size rare in training is seen, too."""
+    known = fingerprint.objects
+    if known is None or known.source != "instances" or known.size_px is None:
+        return _LEAST_ZOOM
+    ratio = (known.size_px.p75 / max(known.size_px.p25, 1.0)) ** (1 / dims)
+    zoom = round(min(max(ratio, _LEAST_ZOOM), _MOST_ZOOM), 2)
+    if zoom > _LEAST_ZOOM:
+        reasons["scale"] = f"half of the objects differ in diameter by a factor of {ratio:.1f}: zoom by {zoom:g}"
+    return zoom
 
 
 def _validation_samples(fingerprint: Fingerprint, dims: int, patch: tuple[int, ...], micro: int, steps: int) -> int:
