@@ -10,6 +10,9 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+from tests.home.s3_fixtures import s3_environment, s3_server, s3_url
+
+__all__ = ["s3_environment", "s3_server", "s3_url"]
 
 # from here on every call in `useg.segmentation` has its shapes and dtypes checked
 install_import_hook("useg.segmentation", "beartype.beartype")
@@ -18,6 +21,17 @@ install_import_hook("useg.segmentation", "beartype.beartype")
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if os.environ.get("USEG_EXPLORE") else "same")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """No test touches the copies that this machine's user keeps."""
+    before = os.environ.get("USEG_CACHE")
+    os.environ["USEG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["USEG_CACHE"]
+    if before is not None:
+        os.environ["USEG_CACHE"] = before
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,7 +22,7 @@ from useg.cli.output import BROKEN_PIPE, abandon_stdout
 
 __all__ = ["COMMANDS", "application", "main"]
 
-COMMANDS = ("inspect", "plan", "train", "predict", "evaluate")
+COMMANDS = ("inspect", "plan", "train", "predict", "evaluate", "data")
 
 
 class _Commands(Mapping[str, Any]):
@@ -35,12 +35,7 @@ class _Commands(Mapping[str, Any]):
         if name not in COMMANDS:
             raise KeyError(name)
         if name not in self._loaded:
-            module = importlib.import_module(f"useg.cli.{name}")
-            single = typer.Typer(add_completion=False, rich_markup_mode=None)
-            function = getattr(module, name)
-            first_line = (function.__doc__ or "").strip().partition("\n")[0]
-            single.command(name, short_help=first_line)(guarded(function))
-            self._loaded[name] = typer.main.get_command(single)
+            self._loaded[name] = typer.main.get_command(_made(name))
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -48,6 +43,22 @@ class _Commands(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(COMMANDS)
+
+
+def _made(name: str) -> typer.Typer:
+    """The function of a module that has its name; or, of a group, all that its `COMMANDS` names."""
+    module = importlib.import_module(f"useg.cli.{name}")
+    functions = getattr(module, "COMMANDS", None)
+    made = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=functions is not None)
+    for each, function in (functions or {name: getattr(module, name)}).items():
+        made.command(each, short_help=_first_line(function))(guarded(function))
+    if functions is not None:
+        made.callback(help=module.__doc__, short_help=_first_line(module))(lambda: None)
+    return made
+
+
+def _first_line(documented: Any) -> str:
+    return str(documented.__doc__ or "").strip().partition("\n")[0]
 
 
 class _LazyGroup(TyperGroup):

@@ -28,7 +28,11 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Processes (or GPUs) of
 
 
 def train(
-    data: Annotated[Path | None, typer.Argument(help="Folder, pairs.csv or file with images and labels.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Folder, pairs.csv or file with images and labels; or NAME[@REF] of a data set."),
+    ] = None,
+    where: Annotated[str | None, typer.Option(help="Of a data set, only samples for which this holds.")] = None,
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
@@ -53,6 +57,7 @@ def train(
     """Train a U-Net on DATA, planned for the data, this machine and the time given."""
     from useg.config import load_config
     from useg.errors import ConfigError
+    from useg.experiments.recording import named_data
     from useg.experiments.train import Listener, Stop
     from useg.experiments.train import train as run_training
     from useg.home.folder import find_home
@@ -60,7 +65,7 @@ def train(
     check_budget(minutes, epochs, steps)
     if resume is not None:
         own = {"steps": steps, "recipe": recipe, "config": config, "set": sets or None, "plan": plan, "folds": folds,
-               "workers": workers, "name": name, "seed": seed, "classes": classes}  # fmt: skip
+               "workers": workers, "name": name, "seed": seed, "classes": classes, "where": where}  # fmt: skip
         given = [f"--{option}" for option, value in own.items() if value is not None]
         if given:
             raise ConfigError(
@@ -80,9 +85,10 @@ def train(
     )
     listener = Listener(note=_say, progress=progress, stop=Stop())
     listener.stop.install()
+    place = find_home(home)
     result = run_training(
-        data,
-        home=find_home(home),
+        None if data is None else named_data(data, where, place),
+        home=place,
         config=settings,
         classes=classes,
         plan_file=plan,

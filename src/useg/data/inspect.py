@@ -14,7 +14,7 @@ from useg.data.fingerprint import Fingerprint
 from useg.data.infer import Inference, complete, infer_mapping
 from useg.data.labels import LabelMapping
 from useg.data.layouts import read_layout
-from useg.data.mapping_file import MAPPING_FILE, read_keys
+from useg.data.mapping_file import MAPPING_FILE, parse_keys, read_keys
 from useg.data.measure import OBJECT_MASKS, SampleRecord, measure_sample, problems_of
 from useg.data.reading import Reading, Sample
 from useg.data.summarise import encode_distinct, summarise
@@ -128,7 +128,8 @@ def examine_reading(
     """
     found = Inspection(reading, problems=list(reading.problems))
     path = find_mapping_file(Path(reading.root), classes)
-    keys = read_keys(path) if path is not None else {}
+    told = reading.hints.get("mapping")
+    keys = read_keys(path) if path is not None else parse_keys(str(told), reading.root) if told else {}
     given = complete(keys, ()) if "classes" in keys else None
     if path is not None:
         found.repairs.append(f"label mapping taken from {path}")

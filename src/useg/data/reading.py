@@ -44,7 +44,7 @@ class Reading:
         leftovers: files that belong to no sample, relative to `root`.
         problems: what is wrong, file by file, e.g. an image without a label.
         hints: facts found on the way: "class_names" ({value: name}), "ignore" ([value]),
-            "channel_names" ([name]).
+            "channel_names" ([name]), "mapping" (text of a classes.toml).
     """
 
     root: str

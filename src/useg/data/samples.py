@@ -112,6 +112,10 @@ class Samples:
             else:
                 self._items.append(_Item(sample, "", None))
 
+    def read_from(self, source: Source) -> None:
+        """From here on, have the files from another source."""
+        self._source = source
+
     def __len__(self) -> int:
         return len(self._items)
 

@@ -13,11 +13,13 @@ import orjson
 from useg.config import Config
 from useg.data.fingerprint import Fingerprint
 from useg.data.headers import split_ref
-from useg.data.inspect import inspect
+from useg.data.inspect import examine_reading
 from useg.data.labels import LabelMapping
+from useg.data.layouts import read_layout
 from useg.data.reading import Reading, Sample
-from useg.data.samples import Samples
+from useg.data.samples import Samples, Source
 from useg.data.splits import GAP, assign_splits, blocks, fold_splits, folds
+from useg.data.views import View
 from useg.errors import ConfigError, DataError, Problem
 from useg.home.folder import write_atomically, writing
 from useg.segmentation.orientation import directed_axes
@@ -53,7 +55,7 @@ class Prepared:
 
 
 def prepare(
-    data: Path,
+    data: Path | View,
     config: Config,
     home: Path,
     *,
@@ -66,7 +68,7 @@ def prepare(
     """Inspect a folder, split its samples and plan a training.
 
     Args:
-        data: folder, pairs.csv or file.
+        data: folder, pairs.csv or file; or a view of a data set.
         config: settings.
         home: where the machine's probe is kept.
         classes: label mapping file.
@@ -78,9 +80,13 @@ def prepare(
         DataError: the data cannot be trained on. ConfigError: settings do not fit it.
     """
     started = time.monotonic() if started is None else started
-    found = inspect(data, classes=classes, progress=progress)
+    reading = read_layout(data, labels_needed=True) if isinstance(data, Path) else data.local()
+    found = examine_reading(reading, classes=classes, progress=progress).usable()
     if found.mapping is None or found.fingerprint is None:
-        raise DataError(f"{data}: no labels were found, so there is nothing to train on")
+        raise DataError(f"{reading.root}: no labels were found, so there is nothing to train on")
+    source = None
+    if not isinstance(data, Path):
+        found.reading, source = data.named(found.reading), data.files
     for line in (found.reading.rule, *found.repairs, *found.warnings):
         note(line)
     labelled = [sample for sample in found.reading.samples if sample.labels]
@@ -90,11 +96,11 @@ def prepare(
     if plan_file is not None:
         plan = load_plan(plan_file)
         _check_plan(plan, found.fingerprint, plan_file)
-        samples = Samples(labelled, found.mapping, plan.stored_channels, planes=plan.planes)
+        samples = Samples(labelled, found.mapping, plan.stored_channels, planes=plan.planes, source=source)
         splits = _split(samples, config, found.fingerprint, notes)
     else:
         planes = _wants_planes(found.fingerprint, config)
-        samples = Samples(labelled, found.mapping, found.fingerprint.channels, planes=planes)
+        samples = Samples(labelled, found.mapping, found.fingerprint.channels, planes=planes, source=source)
         splits = _split(samples, config, found.fingerprint, notes)
         plan = _plan(found.fingerprint, found.mapping, samples, splits[0], config, home, started)
     for line in notes[len(found.repairs) + len(found.warnings) :]:
@@ -112,18 +118,25 @@ def _check_names(samples: Sequence[Sample]) -> None:
 
 
 def recall(
-    samples: Sequence[Sample], config: Config, plan: Plan, mapping: LabelMapping, fingerprint: Fingerprint
+    samples: Sequence[Sample],
+    config: Config,
+    plan: Plan,
+    mapping: LabelMapping,
+    fingerprint: Fingerprint,
+    source: Source | None = None,
 ) -> Prepared:
     """What an earlier run was begun with, without reading or measuring the folder again.
 
     Raises:
         DataError: files of the samples are gone; all of them are named.
     """
-    refs = [ref for sample in samples for ref in (*sample.images, *sample.labels)]
+    refs = []
+    if source is None:
+        refs = [ref for sample in samples for ref in (*sample.images, *sample.labels)]
     gone = [Problem(ref, "was part of this run and is gone") for ref in refs if not split_ref(ref)[0].exists()]
     if gone:
         raise DataError("the data of this run has changed; bring the files back, or name where they are now", gone)
-    items = Samples(samples, mapping, plan.stored_channels, planes=plan.planes)
+    items = Samples(samples, mapping, plan.stored_channels, planes=plan.planes, source=source)
     splits = _split(items, config, fingerprint, [])
     return Prepared(Reading("", tuple(samples), ""), mapping, fingerprint, items, splits, plan, ())
 

@@ -17,10 +17,12 @@ from useg.config import Config, load_config
 from useg.data.fingerprint import Fingerprint
 from useg.data.labels import LabelMapping
 from useg.data.reading import Sample, absolute
+from useg.data.views import View
 from useg.errors import DamagedFile, InputError, TrainingError, UsegError
 from useg.experiments.attempt import Attempt, Budget
 from useg.experiments.finish import finish
 from useg.experiments.prepare import Prepared, prepare, recall
+from useg.experiments.recording import files_of_run, record_folder
 from useg.experiments.workers import check_workers, together
 from useg.home.folder import find_run, new_run, writing
 from useg.runs.record import RunFolder, now
@@ -70,7 +72,7 @@ class Listener:
 
 
 def train(
-    data: Path | None,
+    data: Path | View | None,
     *,
     home: Path,
     config: Config | None = None,
@@ -85,7 +87,7 @@ def train(
     """Train a U-Net on a folder, or go on with a run.
 
     Args:
-        data: folder, pairs.csv or file; with `resume` only needed if it has moved.
+        data: folder, pairs.csv or file, or a view of a data set; with `resume` only a folder that has moved.
         home: where the run's folder is made.
         config: settings. classes: label mapping file. plan_file: a plan to use as it is.
         name: part of the run's id.
@@ -103,7 +105,7 @@ def train(
     listener = listener or Listener()
     if resume is not None:
         folder = RunFolder(find_run(home, resume))
-        prepared, config = recall_run(folder, data)
+        prepared, config = recall_run(folder, data if isinstance(data, Path) else None)
         folder.update(status="running")
         listener.note(f"going on with {folder.id}")
     elif data is not None:
@@ -114,7 +116,7 @@ def train(
                 progress=lambda done, total: advance(done, total=total),
             )  # fmt: skip
         folder = RunFolder(new_run(home, name))
-        _write_inputs(folder, data, config, prepared, name)
+        _write_inputs(folder, data, config, prepared, name, _origin(home, data, prepared, listener))
     else:
         raise InputError("nothing to train on: name a data folder, or a run to --resume")
     listener.note(f"run {folder.id}: {describe(prepared)}")
@@ -195,7 +197,32 @@ def _preflight(plan: Any, batches: Batches, prepared: Prepared, train_on: list[i
         )
 
 
-def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepared, name: str | None) -> None:
+def _origin(home: Path, data: Path | View, prepared: Prepared, listener: Listener) -> dict[str, Any] | None:
+    """What a run's record says of its data; from here on files of a folder are checked when they are read."""
+    if isinstance(data, View):
+        return {"of": "view"} | data.origin.record()
+    try:
+        with listener.progress("recording the data"):
+            origin, files = record_folder(home, data, _labelled(prepared))
+    except UsegError as error:
+        listener.note(f"warning: the data could not be recorded as a version, so the run may not be had again: {error}")
+        return None
+    prepared.samples.read_from(files)
+    return {"of": "folder"} | origin.record()
+
+
+def _labelled(prepared: Prepared) -> list[Sample]:
+    return [sample for sample in prepared.reading.samples if sample.labels]
+
+
+def _write_inputs(
+    folder: RunFolder,
+    data: Path | View,
+    config: Config,
+    prepared: Prepared,
+    name: str | None,
+    origin: dict[str, Any] | None,
+) -> None:
     folder.write_json(
         "record.json",
         {
@@ -206,7 +233,9 @@ def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepa
             "started": now(),
             "useg": __version__,
             "command": [word.encode("utf-8", "backslashreplace").decode() for word in sys.argv],
-            "data": str(data.absolute()),
+            "data": data.reading.root if isinstance(data, View) else str(data.absolute()),
+            "origin": origin,
+            "records": [origin["commit"]] if origin else [],
             "config_digest": config.digest(),
             "machine": probe.machine(),
             "notes": list(prepared.notes),
@@ -216,8 +245,8 @@ def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepa
     folder.write_json("fingerprint.json", prepared.fingerprint.model_dump(mode="json"))
     folder.write_text("classes.toml", prepared.mapping.to_toml())
     folder.write_json("mapping.json", prepared.mapping.model_dump(mode="json"))
-    labelled = [sample for sample in prepared.reading.samples if sample.labels]
-    folder.write_json("samples.json", [asdict(absolute(sample)) for sample in labelled])
+    found = _labelled(prepared) if isinstance(data, View) else [absolute(sample) for sample in _labelled(prepared)]
+    folder.write_json("samples.json", [asdict(sample) for sample in found])
     folder.write_json(
         "splits.json",
         [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits],
@@ -226,7 +255,7 @@ def _write_inputs(folder: RunFolder, data: Path, config: Config, prepared: Prepa
 
 
 def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
-    """What a run was begun with; the data is read again and must have the same samples.
+    """What a run was begun with; files are compared with what they were when they are read.
 
     Raises:
         InputError: samples are missing. DamagedFile: files of the run are missing or not what was written.
@@ -250,6 +279,7 @@ def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
         load_plan(folder.plan),
         mapping,
         fingerprint,
+        files_of_run(folder.home, record, samples),
     )
     mine = [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits]
     if stored("splits.json") != mine:

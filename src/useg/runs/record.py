@@ -28,6 +28,11 @@ class RunFolder:
         return self.path.name
 
     @property
+    def home(self) -> Path:
+        """The home that the run lies in."""
+        return self.path.parent.parent
+
+    @property
     def bundle(self) -> Path:
         """The trained model."""
         return self.path / "model.useg"

@@ -1,0 +1,445 @@
+"""Data sets with versions: what moves when data are tweaked, and how long adding and reading take; DVC beside it.
+
+    tweak   1,500 pairs, 1 % of masks changed: bytes to a machine that has the version before
+    rename  files renamed, re-ordered, re-split, asked for by another query: bytes of objects moved
+    add     20,000 files of 60 KB: first add against copying and hashing them; the same again, nothing changed
+    warm    an epoch of 4,000 files from the cache against the same files in a folder
+    first   10,000 samples in a bucket on loopback: from opening the home to the first batch, nothing kept before
+
+DVC is installed into an environment of its own, out/bench/dvc-env; where that fails its figures are left out.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from useg.data.adding import add
+from useg.data.images import read_image
+from useg.data.manifest import Manifest
+from useg.data.query import query
+from useg.data.versions import Dataset, Version
+from useg.home.cache import Cache
+from useg.home.fetching import Fetcher
+from useg.home.objects import Objects
+from useg.home.store import Entry, Store, open_store
+
+ROWS = {f"data {name}": [name] for name in ("tweak", "rename", "add", "warm", "first")}
+OUT = Path("out/bench")
+BATCH = 8
+
+
+def png(pixels: np.ndarray, *, smooth: bool) -> bytes:
+    """A grey picture as PNG, made faster than by an encoder that tries filters."""
+    height, width = pixels.shape
+    raw = np.concatenate([np.zeros((height, 1), np.uint8), pixels], axis=1).tobytes()
+    packer = zlib.compressobj(6) if smooth else zlib.compressobj(1, strategy=zlib.Z_HUFFMAN_ONLY)
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0),
+        b"IDAT": packer.compress(raw) + packer.flush(),
+        b"IEND": b"",
+    }
+    chunks = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in parts.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def noise(draw: np.random.Generator, side: int) -> bytes:
+    """An image of about side²/2 bytes."""
+    return png(draw.integers(0, 16, (side, side), np.uint8) * 16, smooth=False)
+
+
+def blobs(draw: np.random.Generator, side: int, count: int) -> bytes:
+    """A mask of some discs: about 1 KB for three."""
+    rows, columns = np.mgrid[:side, :side]
+    mask = np.zeros((side, side), np.uint8)
+    for y, x, radius in zip(*draw.integers(0, side, (2, count)), draw.integers(5, side // 4, count), strict=True):
+        mask[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = 1
+    return png(mask, smooth=True)
+
+
+def make_pairs(folder: Path, count: int, side: int, *, large_masks: bool = False) -> None:
+    draw = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        mask = noise(draw, side) if large_masks else blobs(draw, side, 3)
+        (folder / "images" / f"{number:05}.png").write_bytes(noise(draw, side))
+        (folder / "masks" / f"{number:05}.png").write_bytes(mask)
+
+
+def change_masks(folder: Path, share: float) -> int:
+    """Write other masks over some; returns their bytes."""
+    masks = sorted((folder / "masks").iterdir())
+    draw = np.random.default_rng(1)
+    side = read_image(str(masks[0])).shape[-1]
+    large = masks[0].stat().st_size > 20_000
+    changed = random.Random(1).sample(masks, round(len(masks) * share))
+    for file in changed:
+        file.write_bytes(noise(draw, side) if large else blobs(draw, side, 3))
+    return sum(file.stat().st_size for file in changed)
+
+
+class Counted(Store):
+    """A store on the other end of a wire: it counts what it sends, and has no files to look into."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.url, self.sent, self.requests = store, store.url, 0, 0
+
+    def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        content = self.store.get(key, start, end)
+        self.sent += len(content)
+        self.requests += 1
+        return content
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        contents = self.store.get_ranges(key, ranges)
+        self.sent += sum(map(len, contents))
+        self.requests += 1
+        return contents
+
+    def put(self, key: str, content: bytes | Path) -> bool:
+        return self.store.put(key, content)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        self.requests += 1
+        return self.store.list(prefix)
+
+    def delete(self, key: str) -> None:
+        self.store.delete(key)
+
+    def time(self) -> float:
+        return self.store.time()
+
+    def path(self, key: str) -> Path | None:
+        return None
+
+
+class Machine:
+    """A machine that trains on a home elsewhere: all it has of its own is a cache."""
+
+    def __init__(self, home: str | Path, folder: Path) -> None:
+        self.home, self.folder = home, folder
+
+    def fetch(self, where: str | None = None) -> dict[str, int]:
+        """Bring the files of the latest version here; what was sent for it."""
+        store = Counted(open_store(self.home))
+        objects = Objects(store, index_cache=self.folder / "index")
+        manifest = latest(store, objects)[1]
+        cache = Cache(self.folder / "cache", max_bytes=10**11)
+        before = cache.used()
+        wanted = files_of(manifest, where)
+        Fetcher(objects, cache).files([each for group in wanted for each in group])
+        return {"sent": store.sent, "requests": store.requests, "new_object_bytes": cache.used() - before}
+
+
+def latest(store: Store, objects: Objects) -> tuple[Version, Manifest]:
+    dataset = Dataset.open(store, objects, "data")
+    version = dataset.resolve("")
+    return version, dataset.contents(version).manifest
+
+
+def files_of(manifest: Manifest, where: str | None = None) -> list[list[tuple[str, str]]]:
+    """Digest and suffix of the files of each sample."""
+    rows = manifest.rows(query(manifest, where).keys) if where else manifest.rows()
+    return [[(ref.digest, Path(ref.path).suffix) for refs in row.files.values() for ref in refs] for row in rows]
+
+
+def add_folder(home: str | Path, data: Path) -> dict[str, int]:
+    store = open_store(home)
+    added = add(Dataset.open(store, Objects(store), "data"), data, "bench")
+    return {"samples": added.samples, "read": added.bytes_read, "stored": added.bytes_stored}
+
+
+def manifest_parts(home: str | Path) -> dict[str, int]:
+    """The digests of the latest manifest's parts, and their lengths."""
+    store = open_store(home)
+    objects = Objects(store)
+    parts = latest(store, objects)[0].record["manifest"]
+    return {digest: objects.length(digest) for digest in (parts["base"], *parts["deltas"])}
+
+
+def tweak() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for label, side, large in (("masks of 1 KB", 488, False), ("masks of 60 KB", 346, True)):
+        with scratch() as folder:
+            data, home = folder / "data", folder / "home"
+            make_pairs(data, 1500, side, large_masks=large)
+            add_folder(home, data)
+            machine = Machine(home, folder / "machine")
+            dvc = Dvc.start(folder)
+            whole, dvc_whole = machine.fetch(), dvc and dvc.publish_and_pull(data)
+            before = manifest_parts(home)
+            changed = change_masks(data, 0.01)
+            add_folder(home, data)
+            delta = sum(length for digest, length in manifest_parts(home).items() if digest not in before)
+            moved, dvc_moved = machine.fetch(), dvc and dvc.publish_and_pull(data)
+        found[label] = {
+            "all_bytes": whole["sent"],
+            "changed_bytes": changed,
+            "manifest_delta_bytes": delta,
+            "moved_bytes": moved["sent"],
+            "requests": moved["requests"],
+            "of_what_is_allowed": round(moved["sent"] / (1.05 * changed + delta), 3),
+            "dvc_all_bytes": dvc_whole,
+            "dvc_moved_bytes": dvc_moved,
+        }
+    return {**found, "dvc": dvc and dvc.version()}
+
+
+def rename() -> dict[str, Any]:
+    with scratch() as folder:
+        data, home = folder / "data", folder / "home"
+        make_pairs(data, 1500, 200)
+        add_folder(home, data)
+        machine = Machine(home, folder / "machine")
+        found: dict[str, Any] = {"at first": machine.fetch()}
+        order = random.Random(2).sample(range(1500), 1500)
+        steps = {
+            "renamed": lambda kind, number: f"{kind}/patient-{number:04}.png",
+            "re-ordered": lambda kind, number: f"{kind}/patient-{order[number]:04}.png",
+            "re-split": lambda kind, number: f"{'train' if number % 5 else 'val'}/{kind}/{number:05}.png",
+        }
+        at = {(kind, n): f"{kind}/{n:05}.png" for kind in ("images", "masks") for n in range(1500)}
+        for told, named in steps.items():
+            other = folder / told
+            for each, path in at.items():
+                at[each] = named(*each)
+                (other / at[each]).parent.mkdir(parents=True, exist_ok=True)
+                (data / path).rename(other / at[each])
+            data = other
+            found[told] = {**add_folder(home, data), **machine.fetch()}
+        found["another query"] = machine.fetch("split('train:0.8,val:0.2', seed=3) = 'train'")
+    return found
+
+
+def add_many() -> dict[str, Any]:
+    with scratch() as folder:
+        data = folder / "data"
+        make_pairs(data, 10_000, 346, large_masks=True)
+        os.sync()
+        files = [file for file in sorted(data.rglob("*")) if file.is_file()]
+        found: dict[str, Any] = {"files": len(files), "bytes": sum(file.stat().st_size for file in files)}
+        found["copy_and_hash_s"] = timed(lambda: copy_and_hash(files, folder / "copy"))
+        shutil.rmtree(folder / "copy")
+        os.sync()
+        found["add_s"] = timed(lambda: add_folder(folder / "home", data))
+        found["add_against_copy_and_hash"] = round(found["add_s"] / found["copy_and_hash_s"], 2)
+        found["again_s"] = [timed(lambda: add_folder(folder / "home", data)) for _ in range(3)]
+        useg = [str(Path(sys.executable).with_name("useg")), "data", "add", str(data), "--name", "data"]
+        useg += ["--home", str(folder / "home"), "--json"]
+        found["again_by_command_s"] = [timed(lambda: run(useg)) for _ in range(3)]
+        found["dvc"] = dvc_add(folder, data)
+    return found
+
+
+def copy_and_hash(files: Iterable[Path], folder: Path) -> None:
+    folder.mkdir()
+    for number, file in enumerate(files):
+        shutil.copyfile(file, folder / str(number))
+        blake3(file.read_bytes()).hexdigest()
+
+
+def warm() -> dict[str, Any]:
+    with scratch() as folder:
+        make_pairs(folder / "data", 2000, 346)
+        add_folder(folder / "home", folder / "data")
+        store = Counted(open_store(folder / "home"))
+        objects = Objects(store)
+        dataset = Dataset.open(store, objects, "data")
+        rows = list(dataset.contents(dataset.resolve("")).manifest.rows())
+        random.Random(4).shuffle(rows)
+        fetcher = Fetcher(objects, Cache(folder / "cache", max_bytes=10**11))
+        refs = [[ref for refs in row.files.values() for ref in refs] for row in rows]
+        wanted = [[(ref.digest, ".png") for ref in group] for group in refs]
+        plain = [[folder / "data" / ref.path for ref in group] for group in refs]
+        with fetcher.ahead(wanted) as ahead:
+            cold = timed(lambda: [read(ahead.files(group)) for group in wanted])
+
+        def from_cache(take: Any) -> None:
+            with fetcher.ahead(wanted) as ahead:
+                for group in wanted:
+                    take(ahead.files(group))
+
+        rounds: dict[str, list[float]] = {"decoded": [], "bytes_alone": []}
+        for _ in range(5):
+            for label, take in (("decoded", read), ("bytes_alone", slurp)):
+                folder_s = timed(lambda take=take: [take(group) for group in plain])
+                rounds[label].append(folder_s / timed(lambda take=take: from_cache(take)))
+        files = sum(map(len, wanted))
+        shares = {f"share_of_speed_{label}": round(statistics.median(r), 3) for label, r in rounds.items()}
+        return {"files": files, **shares, "cold_files_per_s": round(files / cold), "rounds": rounds}
+
+
+def read(files: Iterable[Path]) -> None:
+    for file in files:
+        read_image(str(file))
+
+
+def slurp(files: Iterable[Path]) -> None:
+    for file in files:
+        file.read_bytes()
+
+
+FIRST = """
+import sys, time
+begin = time.time()
+import random
+from pathlib import Path
+from useg.data.images import read_image
+from useg.data.versions import Dataset
+from useg.home.cache import Cache
+from useg.home.fetching import Fetcher
+from useg.home.objects import Objects
+from useg.home.store import open_store
+sys.path.insert(0, "bench")
+from data_versions import BATCH, files_of, latest
+imported = time.time()
+store = open_store(sys.argv[1])
+objects = Objects(store, index_cache=Path(sys.argv[2]) / "index")
+version, manifest = latest(store, objects)
+known = time.time()
+order = files_of(manifest)
+random.Random(5).shuffle(order)
+ordered = time.time()
+with Fetcher(objects, Cache(Path(sys.argv[2]) / "cache", max_bytes=10**11)).ahead(order) as ahead:
+    for group in order[:BATCH]:
+        for file in ahead.files(group):
+            read_image(str(file))
+    first = time.time()
+    for group in order[BATCH:40 * BATCH]:
+        for file in ahead.files(group):
+            read_image(str(file))
+    more = time.time()
+print(first - imported, first - float(sys.argv[3]), known - imported, ordered - known, 39 * BATCH / (more - first))
+"""
+
+
+def first() -> dict[str, Any]:
+    """From nothing but the address to a batch in memory."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "home"))
+    from s3_server import shared_server
+
+    with scratch() as folder, shared_server(folder / "server") as server:
+        make_pairs(folder / "data", 10_000, 346)
+        os.environ |= server.environment
+        home = f"s3://{server.bucket}/bench"
+        pushed = timed(lambda: add_folder(home, folder / "data"))
+        runs = []
+        for number in range(5):
+            command = [sys.executable, "-c", FIRST, home, str(folder / f"machine{number}"), str(time.time())]
+            runs.append([float(word) for word in run(command).split()])
+    labels = ("first_batch_s", "with_start_of_python_s", "of_it_manifest_s", "of_it_order_s", "samples_per_s_after")
+    medians = {
+        label: round(statistics.median(found), 3) for label, found in zip(labels, zip(*runs, strict=True), strict=True)
+    }
+    return {**medians, "add_to_bucket_s": round(pushed, 1), "all_first_batch_s": [round(each[0], 3) for each in runs]}
+
+
+def dvc_program() -> Path | None:
+    """DVC in its own environment, made on first use."""
+    program = OUT.absolute() / "dvc-env" / "bin" / "dvc"
+    if not program.exists():
+        try:
+            run([sys.executable, "-m", "venv", str(OUT / "dvc-env")])
+            pip = [str(program.with_name("python")), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            run([*pip, "dvc"])
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"DVC cannot be installed, so it is left out: {error}", file=sys.stderr)
+            return None
+    return program
+
+
+class Dvc:
+    """A repository, a home, and a machine that pulls from it."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self.program = str(program)
+        self.origin, self.machine = folder / "dvc", folder / "dvc-machine"
+        for place in (self.origin, self.machine):
+            place.mkdir()
+            self(place, "init", "--no-scm")
+            self(place, "remote", "add", "--default", "home", str(folder / "dvc-home"))
+
+    @classmethod
+    def start(cls, folder: Path) -> "Dvc | None":
+        program = dvc_program()
+        return program and cls(program, folder)
+
+    def __call__(self, place: Path, *words: str) -> str:
+        return run([self.program, *words, "--quiet"], cwd=place)
+
+    def version(self) -> str:
+        return run([self.program, "--version"]).strip()
+
+    def publish_and_pull(self, data: Path) -> int:
+        """Add and push the data as they are now; the bytes that come to the machine."""
+        shutil.copytree(data, self.origin / "data", dirs_exist_ok=True)
+        self(self.origin, "add", "data")
+        self(self.origin, "push")
+        shutil.copyfile(self.origin / "data.dvc", self.machine / "data.dvc")
+        before = bytes_in(self.machine / ".dvc" / "cache")
+        self(self.machine, "pull")
+        return bytes_in(self.machine / ".dvc" / "cache") - before
+
+    def add(self, data: Path) -> dict[str, Any]:
+        """The seconds of a first add, and of others when nothing has changed."""
+        data.rename(self.origin / "data")
+        seconds = [timed(lambda: self(self.origin, "add", "data")) for _ in range(4)]
+        return {"dvc_add_s": seconds[0], "dvc_again_s": seconds[1:], "dvc": self.version()}
+
+
+def run(command: list[str], cwd: Path | None = None) -> str:
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stderr[-3000:], file=sys.stderr)
+        done.check_returncode()
+    return done.stdout
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def timed(work: Any) -> float:
+    begin = time.perf_counter()
+    work()
+    return round(time.perf_counter() - begin, 3)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    OUT.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=OUT, prefix="data-versions-", ignore_cleanup_errors=True) as folder:
+        os.environ["USEG_CACHE"] = str(Path(folder).absolute() / "own-cache")
+        yield Path(folder).absolute()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", choices=[words[0] for words in ROWS.values()])
+    row = parser.parse_args().row
+    measure = {"tweak": tweak, "rename": rename, "add": add_many, "warm": warm, "first": first}[row]
+    print(json.dumps(measure()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""What the commands of `useg data` share: their options, the data set that is meant, sizes for people."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from useg.data.versions import Dataset
+
+Home = Annotated[
+    str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Name = Annotated[str, typer.Argument(metavar="NAME[@REF]", help="A data set, and a branch, tag, digest or ~n of it.")]
+
+
+def opened(name: str, home: str | None) -> "tuple[Dataset, str]":
+    """The data set that `NAME[@REF]` names, and the ref."""
+    from useg.data.versions import Dataset, split_name
+    from useg.home.opening import open_home
+
+    name, ref = split_name(name)
+    return Dataset.open(*open_home(home), name), ref
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return ""

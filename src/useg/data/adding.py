@@ -1,0 +1,294 @@
+"""Adds a folder to a data set: every file is digested once, and what the home lacks is stored."""
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from useg.data.commits import Contents, Links, Version
+from useg.data.fields import Value, shown, typed_column, why_unsayable
+from useg.data.known_files import KnownFiles, digest_file
+from useg.data.layouts import read_layout
+from useg.data.locating import Located, locate
+from useg.data.manifest import FileRef, Manifest, Row
+from useg.data.mapping_file import MAPPING_FILE, parse_keys, write_keys
+from useg.data.progress import Progress
+from useg.data.reading import Reading, Sample
+from useg.data.versions import MAIN, Dataset
+from useg.errors import DataError, InputError, Problem
+from useg.home.objects import Withdrawn
+
+_COMMIT_EVERY_BYTES = 2**30
+_COMMIT_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Added:
+    """What came of adding a folder.
+
+    Attributes:
+        version: the version; the one that was there where nothing is new.
+        changed: whether this is a new version.
+        bytes_read: bytes of files that had to be read.
+        bytes_stored: bytes that the home grew by.
+        problems: what should be looked at; nothing of it kept the folder from being added.
+        left: what `strip` could not take away.
+    """
+
+    version: Version
+    changed: bool
+    bytes_read: int
+    bytes_stored: int
+    problems: tuple[Problem, ...] = ()
+    left: tuple[Problem, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """The version's digest."""
+        return self.version.digest
+
+    @property
+    def samples(self) -> int:
+        """How many samples the version has."""
+        return self.version.samples
+
+
+def add(
+    dataset: Dataset,
+    data: Path,
+    message: str | None = None,
+    *,
+    link: bool = False,
+    strip: bool = False,
+    keep: bool = False,
+    follow_links: bool = False,
+    branch: str = MAIN,
+    progress: Progress | None = None,
+) -> Added:
+    """Make what a folder holds the next version of a data set.
+
+    What is known of a sample beyond the folder (fields set in the home, a split, the classes) is kept.
+
+    Args:
+        dataset: the data set, which may be new.
+        data: anything `read_layout` reads.
+        message: why; by default the folder's name.
+        link: keep digests and places alone; the version can be read while the files stay as they are.
+        strip: take out what could name a person, see `useg.data.stripping`.
+        keep: samples that are not in the folder stay in the version.
+        follow_links: take files that links in the folder lead to, also outside of it.
+        branch: the branch that moves.
+        progress: told how many bytes are done.
+
+    Raises:
+        DataError: files cannot be read or named; all of them are listed, and no version is made.
+        Moved: somebody else changed the same samples meanwhile.
+    """
+    if link and strip:
+        raise InputError("--link keeps files as they are, so they cannot be stripped: give one of the two")
+    base = dataset.head(branch)
+    if base is None and branch != MAIN:
+        raise InputError(f"{dataset.name} has no branch {branch!r}; begin it first")
+    reading, root = _read(data)
+    located = locate(reading.samples, root, follow_links=follow_links)
+    intake = _Intake(dataset, root, link=link, strip=strip, progress=progress)
+    digests = intake.take(located)
+    before = None if base is None else dataset.contents(base)
+    rows = _rows(reading.samples, located, digests)
+    manifest = _onto(before, rows, keep=keep)
+    links = (Links(os.path.abspath(root), located.outside),) if link else ()
+    if keep and before is not None:
+        links = tuple({each.root: each for each in (*before.links, *links)}.values())
+    mapping = _mapping(root, reading) or (before.mapping if before else None)
+    contents = Contents(manifest, mapping, links)
+    message = message or f"add {data.resolve().name}"
+    version = dataset.commit(contents, message, base=base, branch=branch)
+    problems = (*reading.problems, *located.notes)
+    changed = base is None or version.commit != base.commit
+    return Added(version, changed, intake.bytes_read, intake.bytes_stored, problems, tuple(intake.left))
+
+
+def _read(data: Path) -> tuple[Reading, Path]:
+    try:
+        reading = read_layout(data)
+    except OSError as error:
+        raise DataError(f"{shown(str(data))}: cannot be read: {error.strerror or error}") from error
+    return reading, data if data.is_dir() else data.parent
+
+
+class _Intake:
+    """Takes files into the home, a transaction at a time, so that what was sent is not sent again."""
+
+    def __init__(self, dataset: Dataset, root: Path, *, link: bool, strip: bool, progress: Progress | None) -> None:
+        self._objects, self._link, self._strip = dataset.objects, link, strip
+        self._known = KnownFiles(root, treatment="strip 1" if strip else "")
+        self._progress = progress
+        self.bytes_read = self.bytes_stored = 0
+        self.left: list[Problem] = []
+        self._unfinished: set[str] = set()
+
+    def take(self, located: Located) -> dict[str, tuple[str, int]]:
+        """Digest and length of every file, by its path in the version.
+
+        Raises:
+            DataError: files could not be read; all of them are listed.
+        """
+        found = self._unchanged(located)
+        waiting = [path for path in located.files if path not in found]
+        total = sum(located.files[path].status.st_size for path in waiting)
+        problems: list[Problem] = []
+        done = 0
+        while waiting:
+            done, waiting = self._transaction(located, waiting, found, problems, done, total)
+        if problems:
+            raise DataError(f"{len(problems)} files could not be added; no version was made", problems)
+        return found
+
+    def _unchanged(self, located: Located) -> dict[str, tuple[str, int]]:
+        """Files that are as they were when they were read, and whose bytes the home has."""
+        known = {path: self._known.digest(path, file.status) for path, file in located.files.items()}
+        found = {path: digest for path, digest in known.items() if digest is not None}
+        if self._link:
+            return found
+        here = self._objects.has([digest for digest, _ in found.values()])
+        return {path: digest for (path, digest), there in zip(found.items(), here, strict=True) if there}
+
+    def _transaction(
+        self,
+        located: Located,
+        waiting: list[str],
+        found: dict[str, tuple[str, int]],
+        problems: list[Problem],
+        done: int,
+        total: int,
+    ) -> tuple[int, list[str]]:
+        """Take files until a transaction is large or old enough; how much is done, and what is left."""
+        begun, started = done, time.monotonic()
+        with self._objects.writer() as writer:
+            for position, path in enumerate(waiting):
+                if done - begun >= _COMMIT_EVERY_BYTES or time.monotonic() - started > _COMMIT_EVERY_S:
+                    waiting = waiting[position:]
+                    break
+                file = located.files[path]
+                try:
+                    found[path] = self._take_file(writer, Path(file.place), path)
+                except OSError as error:
+                    problems.append(Problem(shown(file.place), f"cannot be read: {error.strerror or error}"))
+                except Withdrawn as error:
+                    problems.append(Problem(shown(file.place), str(error), "take it out of the folder"))
+                else:
+                    if _changed(file.status, file.place):
+                        problems.append(Problem(shown(file.place), "changed while it was read", "add it again"))
+                    else:
+                        if path not in self._unfinished:  # what is left in it is said again each time
+                            self._known.remember(path, file.status, *found[path])
+                done += file.status.st_size
+                if self._progress:
+                    self._progress(done, total=total)
+            else:
+                waiting = []
+            self.bytes_stored += writer.commit().bytes_stored
+        self._known.save()
+        return done, waiting
+
+    def _take_file(self, writer: Any, place: Path, path: str) -> tuple[str, int]:
+        if self._link:
+            digest, length = digest_file(place)
+            self.bytes_read += length
+            return digest, length
+        if self._strip:
+            from useg.data.stripping import strip_file
+
+            stripped = strip_file(place)
+            self.left += [Problem(path, what) for what in stripped.left]
+            self._unfinished |= {path} if stripped.left else set()
+            if stripped.content is not None:
+                self.bytes_read += place.stat().st_size
+                return writer.put(stripped.content), len(stripped.content)
+        stored = writer.put_file(place)
+        self.bytes_read += stored.bytes
+        return stored.digest, stored.bytes
+
+
+def _changed(before: os.stat_result, place: str) -> bool:
+    try:
+        now = os.stat(place)
+    except OSError:
+        return True
+    return (now.st_size, now.st_mtime_ns, now.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino)
+
+
+def _rows(samples: Iterable[Sample], located: Located, digests: dict[str, tuple[str, int]]) -> list[Row]:
+    """The samples as rows of a manifest.
+
+    Raises:
+        DataError: keys or fields cannot be kept; all of them are listed.
+    """
+    samples = list(samples)
+    problems = []
+    metadata: list[dict[str, Value]] = [{} for _ in samples]
+    for name in sorted({name for sample in samples for name in sample.metadata}):
+        if why := why_unsayable(name, name=True):
+            problems.append(Problem(shown(name), f"this name of a field cannot be kept: {why}", "rename the column"))
+        for values, value in zip(metadata, typed_column([s.metadata.get(name) for s in samples]), strict=True):
+            if value is not None:
+                values[name] = value
+    rows = []
+    for sample, fields in zip(samples, metadata, strict=True):
+        for text in (sample.key, sample.group or "", *(v for v in fields.values() if isinstance(v, str))):
+            if why := why_unsayable(text):
+                problems.append(Problem(shown(sample.key), f"{shown(text)!r} cannot be kept: {why}"))
+        files: dict[str, tuple[FileRef, ...]] = {}
+        for role, refs in (
+            ("image", sample.images),
+            ("objects" if sample.masks_are_objects else "label", sample.labels),
+            ("region", (sample.region,) if sample.region else ()),
+        ):
+            if refs:
+                files[role] = tuple(FileRef(*located.refs[ref], *digests[located.refs[ref][0]]) for ref in refs)
+        rows.append(Row(sample.key, files, sample.group, sample.split, fields, None, None))
+    if problems:
+        raise DataError(f"{len(problems)} names cannot be kept", problems)
+    return rows
+
+
+def _onto(before: Contents | None, rows: list[Row], *, keep: bool) -> Manifest:
+    """The new manifest; what the version before knew of the same samples beyond the folder stays."""
+    if before is None:
+        return Manifest.from_rows(rows)
+    # Without the columns of files, which a large manifest is mostly made of.
+    fields = list(before.manifest.field_types)
+    known = before.manifest.columns(["key", "group", "split", *fields]).to_pydict()
+    place = {key: number for number, key in enumerate(known["key"])}
+    joined = []
+    for row in rows:
+        at = place.pop(row.key, None)
+        if at is not None:
+            old = {name: known[name][at] for name in fields if known[name][at] is not None}
+            group, split = row.group or known["group"][at], row.split or known["split"][at]
+            row = replace(row, group=group, split=split, metadata={**old, **row.metadata})
+        joined.append(row)
+    return Manifest.from_rows([*joined, *(before.manifest.rows(sorted(place)) if keep else ())])
+
+
+def _mapping(root: Path, reading: Reading) -> str | None:
+    """The text of the folder's `classes.toml`; else what its own description says of the classes.
+
+    Raises:
+        DataError: the file is not TOML.
+    """
+    path = root / MAPPING_FILE
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: the label mapping cannot be read: {error}") from None
+        parse_keys(text, str(path))
+        return text
+    names = reading.hints.get("class_names")
+    if not isinstance(names, dict) or not names:
+        return None
+    classes = [{"name": str(name), "values": (int(value),), "colours": ()} for value, name in sorted(names.items())]
+    return write_keys({"kind": "values", "ignore": reading.hints.get("ignore"), "classes": classes})

@@ -1,0 +1,277 @@
+"""A version of a data set, or a part of it, as samples: named as they were added, fetched when they are read."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from useg.data.commits import Links, Version
+from useg.data.fields import text_of
+from useg.data.headers import split_ref
+from useg.data.images import read_header
+from useg.data.known_files import digest_file
+from useg.data.manifest import FileRef, Row
+from useg.data.reading import Reading, Sample, natural_order
+from useg.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from useg.data.versions import Dataset
+    from useg.home.fetching import Fetcher
+
+ROLES = ("image", "label", "objects", "region")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run learned from.
+
+    Attributes:
+        dataset: name of the data set.
+        version: digest of the version; the same samples have the same one everywhere.
+        commit: digest of the commit, which the home keeps for the run.
+        view: digest of version and query.
+        where: the query; None for all samples.
+        kept: whether the home has the files themselves; if not, the run can be repeated only while they stay.
+    """
+
+    dataset: str
+    version: str
+    commit: str
+    view: str
+    where: str | None
+    kept: bool
+
+    def record(self) -> dict[str, Any]:
+        """What a run's record says of it."""
+        return {
+            "dataset": self.dataset,
+            "version": self.version,
+            "commit": self.commit,
+            "view": self.view,
+            "where": self.where,
+            "reproducible": True if self.kept else "only while the folder is unchanged",
+        }
+
+
+class ViewFiles:
+    """The files of a view's samples: fetched into this machine's cache, or checked where they lie.
+
+    Args:
+        rows: of the view.
+        fetcher: brings objects of the home to this machine.
+        places: where files lie instead, by their path in the version; they are checked against their digests
+            once, when they are first read.
+    """
+
+    def __init__(self, rows: Sequence[Row], fetcher: "Fetcher | None", places: Mapping[str, str] | None = None) -> None:
+        self._rows = {row.key: row for row in rows}
+        self._fetcher, self._places = fetcher, places or {}
+        self._check = _Check()
+        self._local: dict[str, Sample] = {}
+        self._lock = Lock()
+
+    def space(self, sample: Sample) -> tuple[int, ...]:
+        """Size over space: as the version says, else from the header of the first image."""
+        shape = self._rows[sample.key].shape
+        return tuple(shape[1:]) if shape else read_header(self.local(sample).images[0]).space
+
+    def local(self, sample: Sample) -> Sample:
+        """The sample with refs to files of this machine.
+
+        Raises:
+            DataError: a file is gone or not what was added; all such files of the sample are named.
+            Missing, DamagedFile: the home does not have it, or not whole.
+        """
+        with self._lock:
+            if sample.key in self._local:
+                return self._local[sample.key]
+        refs = [ref for role in ROLES for ref in self._rows[sample.key].files.get(role, ())]
+        paths = self._paths(sample.key, refs)
+
+        def there(ref: str) -> str:
+            path, part = split_ref(ref)
+            return paths[path.as_posix()] + (f"#{part}" if part else "")
+
+        found = replace(
+            sample,
+            images=tuple(map(there, sample.images)),
+            labels=tuple(map(there, sample.labels)),
+            region=None if sample.region is None else there(sample.region),
+        )
+        if all(path in self._places for path in paths):
+            with self._lock:
+                self._local[sample.key] = found  # files of the cache may go; these stay where they are
+        return found
+
+    def _paths(self, key: str, refs: Sequence[FileRef]) -> dict[str, str]:
+        fetched = [ref for ref in {ref.path: ref for ref in refs}.values() if ref.path not in self._places]
+        paths = {ref.path: self._places[ref.path] for ref in refs if ref.path in self._places}
+        self._check(key, {paths[ref.path]: ref.digest for ref in refs if ref.path in paths})
+        if fetched:
+            if self._fetcher is None:
+                raise DataError(f"{key}: its files are neither here nor in a home", [Problem(fetched[0].path, "")])
+            wanted = [(ref.digest, PurePosixPath(ref.path).suffix.lower()) for ref in fetched]
+            files = self._fetcher.files(wanted)
+            paths |= {ref.path: str(file) for ref, file in zip(fetched, files, strict=True)}
+        return paths
+
+
+class CheckedFiles:
+    """Files that lie where the samples' refs say, and are what they were when they were added.
+
+    Args:
+        samples: their refs are paths of this machine.
+        rows: the same samples in a version, by key.
+    """
+
+    def __init__(self, samples: Sequence[Sample], rows: Mapping[str, Row]) -> None:
+        self._check = _Check()
+        self._digests: dict[str, str] = {}
+        for sample in samples:
+            files = rows[sample.key].files
+            labels = files.get("objects") or files.get("label", ())
+            regions = (sample.region,) if sample.region else ()
+            for refs, known in (
+                (sample.images, files.get("image", ())),
+                (sample.labels, labels),
+                (regions, files.get("region", ())),
+            ):
+                self._digests |= {str(split_ref(ref)[0]): file.digest for ref, file in zip(refs, known, strict=True)}
+
+    def space(self, sample: Sample) -> tuple[int, ...]:
+        """Size over space, from the header of the first image."""
+        return read_header(sample.images[0]).space
+
+    def local(self, sample: Sample) -> Sample:
+        """The sample itself, once its files were compared with their digests.
+
+        Raises:
+            DataError: a file is gone or not what was added; all such files of the sample are named.
+        """
+        regions = (sample.region,) if sample.region else ()
+        paths = {str(split_ref(ref)[0]) for ref in (*sample.images, *sample.labels, *regions)}
+        self._check(sample.key, {path: self._digests[path] for path in paths})
+        return sample
+
+
+class _Check:
+    """Compares each file with its digest once."""
+
+    def __init__(self) -> None:
+        self._done: set[str] = set()
+
+    def __call__(self, key: str, digests: Mapping[str, str]) -> None:
+        problems = []
+        for place, digest in sorted(digests.items()):
+            if place in self._done:
+                continue
+            try:
+                same = digest_file(Path(place))[0] == digest
+            except OSError as error:
+                problems.append(Problem(place, f"cannot be read: {error.strerror or error}"))
+                continue
+            if same:
+                self._done.add(place)
+            else:
+                problems.append(Problem(place, "is not what it was when it was added", "put it back, or begin anew"))
+        if problems:
+            raise DataError(f"{key} has changed", problems)
+
+
+def sample_of(row: Row) -> Sample:
+    """A row as a sample whose refs are the paths of the version."""
+
+    def refs(role: str) -> tuple[str, ...]:
+        return tuple(f"{f.path}#{f.part}" if f.part else f.path for f in row.files.get(role, ()))
+
+    objects = refs("objects")
+    return Sample(
+        row.key,
+        refs("image"),
+        objects or refs("label"),
+        masks_are_objects=bool(objects),
+        region=next(iter(refs("region")), None),
+        group=row.group,
+        split=row.split,
+        metadata={name: text_of(value) for name, value in row.metadata.items() if value is not None},
+    )
+
+
+@dataclass(frozen=True)
+class View:
+    """Samples to learn from.
+
+    Attributes:
+        reading: samples with the refs of the version.
+        origin: which version, which query.
+        files: where the samples' files are had from.
+    """
+
+    reading: Reading
+    origin: Origin
+    files: ViewFiles
+
+    def local(self) -> Reading:
+        """The reading with refs to files of this machine, all of them fetched."""
+        return replace(self.reading, samples=tuple(map(self.files.local, self.reading.samples)))
+
+    def named(self, found: Reading) -> Reading:
+        """A reading made of the local one, with the refs of the version again."""
+        before = {sample.key: sample for sample in self.reading.samples}
+        return replace(found, samples=tuple(self._named(sample, before[sample.key]) for sample in found.samples))
+
+    def _named(self, found: Sample, before: Sample) -> Sample:
+        local = self.files.local(before)
+        images = tuple(
+            name + now.removeprefix(here)
+            for name, now, here in zip(before.images, found.images, local.images, strict=True)
+        )
+        return replace(found, images=images, labels=before.labels, region=before.region)
+
+
+def open_view(dataset: "Dataset", ref: str, where: str | None, fetcher: "Fetcher") -> View:
+    """The samples of a version for which a query holds.
+
+    Args:
+        dataset: the data set.
+        ref: a branch, tag, digest of it; "" is the branch main.
+        where: the query; None takes all.
+        fetcher: brings its objects to this machine.
+
+    Raises:
+        InputError: there is no such version, or the query is none.
+        DataError: the query holds for no sample.
+    """
+    from useg.data.query import query
+
+    version = dataset.resolve(ref)
+    contents = dataset.contents(version)
+    view = query(contents.manifest, where or "true")
+    chosen = set(view.keys)
+    rows = sorted(contents.manifest.rows(chosen), key=lambda row: natural_order(row.key))
+    if not rows:
+        raise DataError(f"{dataset.name}@{version.digest[:12]}: no sample for which {where!r} holds")
+    places = linked_places(dataset, version, rows)
+    origin = Origin(dataset.name, version.digest, version.commit, view.digest, where, kept=not places)
+    hints: dict[str, object] = {} if contents.mapping is None else {"mapping": contents.mapping}
+    said = f" where {where}" if where else ""
+    rule = f"{len(rows)} of {version.samples} samples of {dataset.name}@{version.digest[:12]}{said}"
+    reading = Reading(f"{dataset.name}@{version.digest[:12]}", tuple(map(sample_of, rows)), rule, hints=hints)
+    return View(reading, origin, ViewFiles(rows, fetcher, places))
+
+
+def linked_places(dataset: "Dataset", version: Version, rows: Sequence[Row]) -> dict[str, str]:
+    """Where the files lie that a version names and its home does not keep."""
+    if not version.links:
+        return {}
+    refs = {ref.path: ref.digest for row in rows for files in row.files.values() for ref in files}
+    here = dataset.objects.has(list(refs.values()))
+    outside = [path for path, there in zip(refs, here, strict=True) if not there]
+    return {path: _place(version.links, path) for path in outside}
+
+
+def _place(links: Sequence[Links], path: str) -> str:
+    places = [link.place(path) for link in links]
+    return next((place for place in places if os.path.exists(place)), places[0])

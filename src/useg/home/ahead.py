@@ -1,0 +1,178 @@
+"""Files fetched before they are asked for, by a thread that follows the order in which they will be."""
+
+import os
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Condition, Event, Thread
+from types import TracebackType
+from typing import Self
+
+from useg.errors import UsegError
+from useg.home.cache import room_of
+from useg.home.fetching import Fetcher, Stopped, Wanted
+
+_LOT_BYTES = 16 * 2**20
+_LOT_GROUPS = 64
+_SLACK = 64
+"""By how many groups the order of asking may differ from the order that was told."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Files that are asked for together, e.g. an image and its labels."""
+
+    wanted: tuple[Wanted, ...]
+    paths: list[Path]
+    room: int
+
+
+class Ahead:
+    """Groups of files, ready before they are asked for and pinned until some time after.
+
+    Groups may be asked for from several threads, in about the order told; what is never asked for is passed over, and
+    what was not foreseen is fetched at once. A group that could not be fetched ahead is fetched again when it is asked
+    for, so that whoever needs it gets it late or gets the error.
+
+    Args:
+        fetcher: what fetches.
+        order: the groups in the order in which they will be asked for; it may be endless.
+        depth_bytes: how much may lie ready; at most half of the cache is used.
+    """
+
+    def __init__(self, fetcher: Fetcher, order: Iterable[Sequence[Wanted]], *, depth_bytes: int) -> None:
+        self._fetcher = fetcher
+        self._order = iter(order)
+        self._depth = min(depth_bytes, fetcher.cache.max_bytes // 2)
+        self._ready: OrderedDict[int, _Group] = OrderedDict()
+        self._places: defaultdict[tuple[Wanted, ...], deque[int]] = defaultdict(deque)
+        self._coming: list[tuple[Wanted, ...]] = []
+        self._taken: deque[_Group] = deque(maxlen=_SLACK)  # and a quarter of the cache
+        self._room = 0
+        self._asked = 0
+        self._broken: Exception | None = None
+        self._stop = Event()
+        self._changed = Condition()
+        self._pin = fetcher.cache.pin()
+        self._thread = Thread(target=self._run, name="fetch-ahead", daemon=True)
+        self._thread.start()
+
+    def files(self, wanted: Sequence[Wanted]) -> list[Path]:
+        """The files of these objects, in this order; see `Fetcher.files`. They stay for the next 64 groups asked for.
+
+        Raises:
+            UsegError: what `Fetcher.files` raises. Whatever `order` raised.
+        """
+        key = tuple(wanted)
+        with self._changed:
+            if self._broken is not None:
+                raise self._broken
+            group = self._meet(key)
+            self._asked += 1
+            self._changed.notify_all()
+        return group.paths if group is not None else self._fetcher.files(key)
+
+    def close(self) -> None:
+        """Stop fetching, and let go of what is pinned."""
+        with self._changed:
+            self._stop.set()
+            self._changed.notify_all()
+        self._thread.join()
+        self._pin.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _meet(self, key: tuple[Wanted, ...]) -> _Group | None:
+        """Under the lock: take a group that is ready, and pass over those that were due long before it."""
+        if key in self._places:
+            place = self._places[key][0]
+            group = self._drop(place)
+            self._taken.append(group)
+            while len(self._taken) > 1 and sum(g.room for g in self._taken) > self._fetcher.cache.max_bytes // 4:
+                self._taken.popleft()
+            while self._ready and next(iter(self._ready)) < place - _SLACK:
+                self._drop(next(iter(self._ready)))
+            return group
+        if key in self._coming:
+            self._coming.remove(key)
+        elif self._room >= self._depth:
+            # what is ready lags behind what is asked for: let it catch up
+            for place in list(self._ready)[:2]:
+                self._drop(place)
+        return None
+
+    def _drop(self, place: int) -> _Group:
+        group = self._ready.pop(place)
+        self._room -= group.room
+        places = self._places[group.wanted]
+        places.remove(place)
+        if not places:
+            del self._places[group.wanted]
+        return group
+
+    def _run(self) -> None:
+        try:
+            place = 0
+            most = 1  # the first groups are wanted soon, and few of them come soonest
+            while not self._stop.is_set() and (lot := list(self._lot(most))):
+                asked = self._asked
+                try:
+                    groups = self._fetch(lot)
+                except (UsegError, OSError):
+                    # whoever asks for one of these gets the error; until somebody asks, trying on would be no use
+                    with self._changed:
+                        self._coming = []
+                        self._changed.wait_for(lambda: self._stop.is_set() or self._asked > asked)  # noqa: B023
+                    continue
+                self._add(place, groups)
+                place += len(groups)
+                most = min(2 * most, _LOT_GROUPS)
+        except Stopped:
+            pass
+        except Exception as error:  # raised again by whoever asks next
+            with self._changed:
+                self._broken = error
+
+    def _lot(self, most: int) -> Iterator[tuple[Wanted, ...]]:
+        """The next groups, when there is room for them."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stop.is_set() or self._room < self._depth)
+            room = self._room
+        size = 0
+        for group in self._order:
+            yield tuple(group)
+            most -= 1
+            for digest, _ in group:
+                with suppress(UsegError):  # told when it is fetched
+                    size += room_of(self._fetcher.objects.length(digest))
+            if most == 0 or size >= _LOT_BYTES or room + size >= self._depth or self._stop.is_set():
+                return
+
+    def _fetch(self, lot: list[tuple[Wanted, ...]]) -> list[_Group]:
+        with self._changed:
+            self._coming = list(lot)
+            groups = [group.wanted for group in (*self._ready.values(), *self._taken)]
+        self._pin.hold({digest for group in (*groups, *lot) for digest, _ in group})
+        paths = iter(self._fetcher.files([each for group in lot for each in group], stop=self._stop))
+        found = []
+        for wanted in lot:
+            files = [next(paths) for _ in wanted]
+            found.append(_Group(wanted, files, sum(room_of(os.stat(file).st_size) for file in files)))
+        return found
+
+    def _add(self, place: int, groups: list[_Group]) -> None:
+        with self._changed:
+            for offset, group in enumerate(groups):
+                if group.wanted not in self._coming:  # asked for while it came
+                    continue
+                self._coming.remove(group.wanted)
+                self._ready[place + offset] = group
+                self._places[group.wanted].append(place + offset)
+                self._room += group.room
+            self._coming = []

@@ -1,0 +1,327 @@
+"""This machine's bounded copy of objects: a file each, shared by all its processes, least recently used out first.
+
+    <folder>/<aa>/<digest><suffix>   an object; read-only; its access time is its last use, to the minute
+    <folder>/.parts/                 files being written; renamed when whole and of the right digest
+    <folder>/.pins/                  what running processes hold
+    <folder>/.used                   how much room all objects take; never less than they do
+    <folder>/.lock                   held while an object comes in, while objects go, and while a pin changes
+
+Readers hold no lock. Objects are only ever copies of what a home has: what is lost here is fetched again.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from io import BufferedWriter
+from pathlib import Path
+
+from blake3 import blake3
+
+from useg.errors import DamagedFile, InputError, ResourceError
+from useg.home.folder import writing
+from useg.home.locks import Pin, is_abandoned, locked, pinned
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SUFFIX = re.compile(r"(\.[^/\0]{1,40})?")
+_FAN = [f"{number:02x}" for number in range(256)]
+_BLOCK = 4096
+_LOW_WATER = 0.9
+"""Share of the bound that eviction goes down to, so that the folder is scanned once per tenth of the bound."""
+_TOUCH_S = 60
+_STALE_PART_S = 3600
+_UNSYNCED_S = 120
+"""What was written this long before the machine stopped may not have reached its disk."""
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps its copies: `USEG_CACHE`, else `useg` in the user's folder of caches."""
+    given = os.environ.get("USEG_CACHE")
+    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "useg").absolute()
+
+
+@dataclass(frozen=True, order=True)
+class _Kept:
+    """A file of the cache; sorted, the least recently used comes first."""
+
+    used: int
+    path: str
+    room: int
+
+    @property
+    def digest(self) -> str:
+        return os.path.basename(self.path)[:64]
+
+
+class Cache:
+    """Files of objects within a bound; safe for many threads and processes at once, each with its own `Cache`.
+
+    Args:
+        folder: made when it is needed.
+        max_bytes: the bound, in whole blocks of the disk; default: half of what is free there or taken by the cache.
+
+    Raises:
+        InputError: a file lies where the folder is wanted.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int | None = None) -> None:
+        self.folder = folder.absolute()
+        there = next(place for place in (self.folder, *self.folder.parents) if place.exists())
+        if not there.is_dir():
+            raise InputError(f"the cache {self.folder}: {there} is a file; a folder was wanted")
+        if max_bytes is None:
+            max_bytes = (shutil.disk_usage(there).free + (self._counted() or 0)) // 2
+        self.max_bytes = max_bytes
+        if (self.folder / ".parts").is_dir():
+            self._after_a_restart()
+
+    def path(self, digest: str, suffix: str = "") -> Path | None:
+        """The object's file, which counts as used now; None when it is not here.
+
+        While nobody pins it, it may go as the least recently used; what was opened stays readable.
+        """
+        place = self._place(digest, suffix)
+        try:
+            status = os.stat(place)
+        except OSError:
+            return None
+        if abs(time.time() - status.st_atime) > _TOUCH_S:
+            with suppress(OSError):  # a folder that can only be read still serves
+                os.utime(place, ns=(time.time_ns(), status.st_mtime_ns))
+        return Path(place)
+
+    def add(self, digest: str, content: bytes | Iterable[bytes], suffix: str = "") -> Path:
+        """Keep an object; readers see it whole or not at all.
+
+        Raises:
+            DamagedFile: the content does not have this digest.
+            ResourceError: the disk is full, or what is pinned leaves no room within the bound.
+        """
+        found = self.path(digest, suffix)
+        if found is not None:
+            return found
+        with self._part(digest) as file:
+            hasher, length = blake3(), 0
+            for piece in (content,) if isinstance(content, bytes) else content:
+                length += len(piece)
+                if room_of(length) > self.max_bytes:
+                    raise ResourceError(
+                        f"the cache {self.folder} may hold {self.max_bytes:,} bytes, and object {digest} alone is "
+                        "larger; give it more with --cache-size"
+                    )
+                hasher.update(piece)
+                with writing(self.folder):
+                    file.write(piece)
+            if hasher.hexdigest() != digest:
+                raise DamagedFile(f"object {digest}: what came has digest {hasher.hexdigest()}; fetch it again")
+            with writing(self.folder):
+                file.flush()
+                os.fchmod(file.fileno(), 0o444)
+                os.utime(file.fileno())
+            return self._take_in(file.name, self._place(digest, suffix), room_of(length))
+
+    def lend(self, digest: str, file: Path, suffix: str = "") -> Path:
+        """Let a file that holds just this object, and never changes, stand in the cache without a copy of it.
+
+        Raises:
+            DamagedFile: the file does not have this digest.
+        """
+        found = self.path(digest, suffix)
+        if found is not None:
+            return found
+        if _digest(file) != digest:
+            raise DamagedFile(f"{file}: its bytes are not object {digest}; fetch it again")
+        self._make_folders()
+        link = f"{self.folder}/.parts/{digest}.{secrets.token_hex(8)}"
+        with writing(self.folder):
+            os.symlink(file.absolute(), link)
+        return self._take_in(link, self._place(digest, suffix), 0)
+
+    def pin(self, digests: Iterable[str] = ()) -> Pin:
+        """Keep these objects, here already or not, from eviction until the pin is closed or this process ends."""
+        self._make_folders()
+        return Pin(self.folder / ".pins", self.folder / ".lock", digests)
+
+    def evict(self, max_bytes: int | None = None) -> int:
+        """Remove the least recently used, never what is pinned, down to 90 % of the bound or to `max_bytes`.
+
+        Returns the bytes that it freed.
+        """
+        with self._locked():
+            return self._evict(int(self.max_bytes * _LOW_WATER) if max_bytes is None else max_bytes)[1]
+
+    def remove(self, digests: Collection[str]) -> int:
+        """Remove these objects, pinned or not, for what was withdrawn; returns how many files went."""
+        gone = frozenset(digests)
+        with self._locked():
+            kept = self._scan()
+            going = [file for file in kept if file.digest in gone]
+            for file in going:
+                self._unlink(file.path)
+            self._count(sum(file.room for file in kept) - sum(file.room for file in going))
+        return len(going)
+
+    def used(self) -> int:
+        """The room all objects take, in whole blocks of the disk."""
+        return sum(file.room for file in self._scan())
+
+    def _place(self, digest: str, suffix: str) -> str:
+        if not _DIGEST.fullmatch(digest) or not _SUFFIX.fullmatch(suffix):
+            raise InputError(f"{digest + suffix!r}: 64 hexadecimal digits and the suffix of a file were wanted")
+        return f"{self.folder}/{digest[:2]}/{digest}{suffix}"
+
+    def _make_folders(self) -> None:
+        if os.path.isdir(f"{self.folder}/.pins"):
+            return
+        with writing(self.folder):
+            (self.folder / ".parts").mkdir(parents=True, exist_ok=True)
+            (self.folder / "CACHEDIR.TAG").write_text(_TAG)  # so that backups leave it out
+            (self.folder / ".boot").write_text(_boot())
+            (self.folder / ".pins").mkdir(exist_ok=True)
+
+    def _locked(self) -> AbstractContextManager[None]:
+        self._make_folders()
+        return locked(self.folder / ".lock")
+
+    @contextmanager
+    def _part(self, digest: str) -> Iterator[BufferedWriter]:
+        """A new file to write into, its lock held, so that its writer is known to live."""
+        self._make_folders()
+        with writing(self.folder):
+            file = open(f"{self.folder}/.parts/{digest}.{secrets.token_hex(8)}", "xb")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(file.name)
+            with suppress(OSError):  # what it could not write was told before
+                file.close()
+
+    def _take_in(self, part: str, place: str, room: int) -> Path:
+        """Rename a whole file to its place, after making room for it."""
+        with self._locked():
+            if os.path.exists(place):
+                self._unlink(part)
+                return Path(place)
+            used = self._counted()
+            if used is None:
+                used = self._evict(self.max_bytes)[0]
+            if used + room > self.max_bytes:
+                used = self._evict(min(int(self.max_bytes * _LOW_WATER), self.max_bytes - room))[0]
+            if room and used + room > self.max_bytes:
+                raise ResourceError(
+                    f"the cache {self.folder} is full: {used:,} of its {self.max_bytes:,} bytes are objects that "
+                    f"running jobs hold, and {room:,} more were wanted; give it more with --cache-size"
+                )
+            self._count(used + room)  # first: if killed between the two, the count is too high and never too low
+            with writing(self.folder):
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                os.rename(part, place)
+        return Path(place)
+
+    def _counted(self) -> int | None:
+        with suppress(OSError, ValueError):
+            return int((self.folder / ".used").read_bytes())
+        return None
+
+    def _count(self, used: int) -> None:
+        with writing(self.folder):
+            file = os.open(f"{self.folder}/.used", os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                os.pwrite(file, b"%020d" % used, 0)  # over the old one, of the same length: never half a number
+            finally:
+                os.close(file)
+
+    def _scan(self) -> list[_Kept]:
+        kept = []
+        for name in _FAN:
+            with suppress(FileNotFoundError), os.scandir(f"{self.folder}/{name}") as entries:
+                for entry in entries:
+                    if _DIGEST.fullmatch(entry.name[:64]):
+                        with suppress(FileNotFoundError):
+                            status = entry.stat(follow_symlinks=False)
+                            room = 0 if entry.is_symlink() else room_of(status.st_size)
+                            kept.append(_Kept(status.st_atime_ns, entry.path, room))
+        return kept
+
+    def _evict(self, target: int) -> tuple[int, int]:
+        """Under the lock: bring what is here down to a target; returns the room taken now, and what was freed."""
+        self._sweep_parts()
+        kept = self._scan()
+        before = used = sum(file.room for file in kept)
+        if used > target:
+            held = pinned(self.folder / ".pins")
+            for file in sorted(kept):
+                if used <= target:
+                    break
+                # what is lent takes no room; it goes when the file that it stands for is gone
+                if file.digest not in held and (file.room or not os.path.exists(file.path)):
+                    self._unlink(file.path)
+                    used -= file.room
+        self._count(used)
+        return used, before - used
+
+    def _unlink(self, path: str) -> None:
+        with writing(self.folder), suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def _sweep_parts(self) -> None:
+        """Remove what killed processes were writing."""
+        for name in os.listdir(f"{self.folder}/.parts"):
+            path = f"{self.folder}/.parts/{name}"
+            with suppress(OSError):
+                if time.time() - os.lstat(path).st_mtime < _STALE_PART_S:
+                    continue
+                if os.path.islink(path):
+                    os.unlink(path)
+                    continue
+                with open(path, "rb") as file:
+                    if is_abandoned(file.fileno()):
+                        os.unlink(path)
+
+    def _after_a_restart(self) -> None:
+        """Once a start of the machine: check what may not have reached the disk before it stopped."""
+        mark = self.folder / ".boot"
+        with suppress(OSError):
+            if mark.read_text() == _boot():
+                return
+        if not os.access(self.folder, os.W_OK):
+            return
+        with self._locked():
+            written = {file.path: os.lstat(file.path).st_mtime for file in self._scan() if file.room}
+            latest = max(written.values(), default=0.0)
+            for path, when in written.items():
+                if when > latest - _UNSYNCED_S and _digest(Path(path)) != os.path.basename(path)[:64]:
+                    self._unlink(path)
+            with writing(self.folder):
+                (self.folder / ".used").unlink(missing_ok=True)
+                mark.write_text(_boot())
+
+
+def room_of(length: int) -> int:
+    """The bytes of the disk's blocks that a file takes."""
+    return -(-length // _BLOCK) * _BLOCK
+
+
+def _digest(file: Path) -> str:
+    hasher = blake3(max_threads=blake3.AUTO)
+    hasher.update_mmap(file)
+    return hasher.hexdigest()
+
+
+def _boot() -> str:
+    """What differs from one start of the machine to the next; always the same where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return ""
+
+
+__all__ = ["Cache", "Pin", "cache_folder", "room_of"]

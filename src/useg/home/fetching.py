@@ -1,0 +1,132 @@
+"""Objects of a home as files of this machine's cache: each fetched once by all its processes, in few large requests."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, TypeVar
+
+from useg.home.cache import Cache
+from useg.home.locks import claims_in
+
+if TYPE_CHECKING:
+    from useg.home.ahead import Ahead
+    from useg.home.objects import Objects
+
+_Piece = TypeVar("_Piece")
+Wanted = tuple[str, str]
+"""A digest, and the suffix that its file is to have."""
+
+_LOT_BYTES = 64 * 2**20
+_LOT_OBJECTS = 1000
+_WAIT_S = 0.01
+
+
+class Stopped(Exception):
+    """Nobody waits for these files any more."""
+
+
+class Fetcher:
+    """Files of a home's objects; safe for several threads, and for several processes on one cache.
+
+    Args:
+        objects: of the home.
+        cache: where files are kept.
+    """
+
+    def __init__(self, objects: "Objects", cache: Cache) -> None:
+        self.objects, self.cache = objects, cache
+
+    def files(self, wanted: Sequence[Wanted], *, stop: Event | None = None) -> list[Path]:
+        """The files of these objects, in this order; those that are not here are fetched together.
+
+        While nobody pins them, they may go as the least recently used.
+
+        Args:
+            wanted: digests and suffixes.
+            stop: ends the fetching when it is set.
+
+        Raises:
+            Missing: the home does not have one. DamagedFile: its bytes are not what was written.
+            ResourceError: the disk or the cache is full. Stopped: it was set.
+        """
+        paths = [path for each in wanted if (path := self.cache.path(*each)) is not None]
+        if len(paths) == len(wanted):
+            return paths
+        stop = stop or Event()
+        # pinned, so that what is here already does not make room for what is not
+        with self.cache.pin({digest for digest, _ in wanted}):
+            while True:
+                found = {each: self.cache.path(*each) for each in wanted}
+                missing = [each for each, path in found.items() if path is None]
+                if not missing:
+                    return [path for each in wanted if (path := found[each]) is not None]
+                if not self._fetch(missing, stop):
+                    time.sleep(_WAIT_S)
+
+    def ahead(self, order: Iterable[Sequence[Wanted]], *, depth_bytes: int = 512 * 2**20) -> "Ahead":
+        """Fetch groups of files ahead, in the order in which they will be asked for; see `Ahead`."""
+        from useg.home.ahead import Ahead
+
+        return Ahead(self, order, depth_bytes=depth_bytes)
+
+    def _fetch(self, missing: Sequence[Wanted], stop: Event) -> bool:
+        """Fetch what nobody else is fetching; False when others fetch all of it."""
+        suffixes: defaultdict[str, list[str]] = defaultdict(list)
+        for digest, suffix in missing:
+            suffixes[digest].append(suffix)
+        any_claimed = False
+        for lot in self._lots(suffixes):
+            _check(stop)
+            with claims_in(self.cache.folder).claim(lot) as claimed:
+                any_claimed = any_claimed or bool(claimed)
+                # it may have come before the one who had claimed it let go
+                still = {digest: [s for s in suffixes[digest] if not self.cache.path(digest, s)] for digest in claimed}
+                self._fill({digest: absent for digest, absent in still.items() if absent}, stop)
+        return any_claimed
+
+    def _lots(self, digests: Iterable[str]) -> Iterator[list[str]]:
+        """What is asked of the home at once: bounded, since it passes through memory."""
+        lot: list[str] = []
+        size = 0
+        for digest in digests:
+            length = self.objects.length(digest)
+            if lot and (size + length > _LOT_BYTES or len(lot) == _LOT_OBJECTS):
+                yield lot
+                lot, size = [], 0
+            lot.append(digest)
+            size += length
+        if lot:
+            yield lot
+
+    def _fill(self, suffixes: Mapping[str, Sequence[str]], stop: Event) -> None:
+        packed = []
+        for digest, absent in suffixes.items():
+            whole = self.objects.store.path(f"packs/{digest}")
+            for suffix in absent:
+                if whole is not None and whole.is_file():
+                    self.cache.lend(digest, whole, suffix)
+                elif self.objects.length(digest) > _LOT_BYTES:
+                    self.cache.add(digest, _unless(stop, self.objects.stream(digest)), suffix)
+                else:
+                    packed.append(digest)
+                    break
+        if packed:
+            for digest, content in _unless(stop, self.objects.get_many(packed)):
+                for suffix in suffixes[digest]:
+                    self.cache.add(digest, content, suffix)
+
+
+def _check(stop: Event) -> None:
+    if stop.is_set():
+        raise Stopped
+
+
+def _unless(stop: Event, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+    for piece in pieces:
+        _check(stop)
+        yield piece
+
+
+__all__ = ["Fetcher", "Stopped", "Wanted"]

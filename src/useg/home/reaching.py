@@ -1,0 +1,89 @@
+"""What a home keeps: every object that its refs and runs lead to."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from useg.errors import DamagedFile, InputError
+from useg.home.objects import Objects
+from useg.home.packs import Words, texts_of, words_of
+from useg.home.store import Store
+
+_REF = re.compile(r"refs/(.+)/(\d{8})")
+_RUN = re.compile(r"runs/[^/]+/(record\.json|record/[^/]+)")
+
+
+def reachable(store: Store, objects: Objects) -> Words:
+    """The digests of all objects that the latest entry of a ref, or a run's record, leads to.
+
+    Raises:
+        DamagedFile: an entry or a record cannot be read, so that nobody knows what it keeps.
+    """
+    latest: dict[str, str] = {}
+    for entry in store.list("refs/"):
+        if match := _REF.fullmatch(entry.key):
+            latest[match[1]] = entry.key  # sorted, so that the last one is the latest
+    keys = [*latest.values(), *(entry.key for entry in store.list("runs/") if _RUN.fullmatch(entry.key))]
+    return _follow(objects, [_record(key, store.get(key)) for key in keys])
+
+
+def closure(objects: Objects, records: Sequence[str]) -> list[str]:
+    """The digests of these records and of all that they lead to, e.g. everything that a version needs.
+
+    Raises:
+        Missing: a record is not there. DamagedFile: one cannot be read.
+    """
+    return texts_of(_follow(objects, [{"names": [], "lists": [], "records": list(records)}]))
+
+
+def _follow(objects: Objects, records: list[dict[str, Any]]) -> Words:
+    found = [np.empty((0, 4), "<u8")]
+    opened: set[str] = set()
+    while records:
+        named = [digest for record in records for field in ("names", "records", "lists") for digest in record[field]]
+        found.append(words_of(named))
+        lists = _new((digest for record in records for digest in record["lists"]), opened)
+        for digest, content in objects.get_many(_kept(objects, lists)):
+            if len(content) % 32:
+                raise DamagedFile(f"{objects.store.url}: object {digest} is no list of digests")
+            found.append(np.frombuffer(content, "<u8").reshape(-1, 4))
+        next_ = _new((digest for record in records for digest in record["records"]), opened)
+        records = [_record(digest, content) for digest, content in objects.get_many(_kept(objects, next_))]
+    return unique(np.concatenate(found))
+
+
+def unique(digests: Words) -> Words:
+    """Each digest once, sorted."""
+    ordered: Words = digests[np.lexsort(digests.T)]
+    is_first = np.ones(len(ordered), bool)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    kept: Words = ordered[is_first]
+    return kept
+
+
+def _new(digests: Iterable[str], opened: set[str]) -> list[str]:
+    fresh = [digest for digest in dict.fromkeys(digests) if digest not in opened]
+    opened.update(fresh)
+    return fresh
+
+
+def _kept(objects: Objects, digests: list[str]) -> list[str]:
+    """Those that were not withdrawn."""
+    return [digest for digest in digests if digest not in objects.snapshot.withdrawn]
+
+
+def _record(key: str, content: bytes) -> dict[str, Any]:
+    try:
+        record = orjson.loads(content)
+        fields = {field: record.get(field) or [] for field in ("names", "records", "lists")}
+        for digests in fields.values():
+            words_of(digests)
+    except (ValueError, AttributeError, TypeError, InputError) as error:
+        raise DamagedFile(f"{key}: no JSON record that says what it keeps ({error})") from error
+    return fields
+
+
+__all__ = ["closure", "reachable", "unique"]

@@ -1,0 +1,203 @@
+"""`useg data` as people use it: add, train, fix masks, commit, pull elsewhere, retrain, compare, go back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from useg import cli
+from useg.home.opening import open_home
+
+SMALL = ["--steps", "2", "--set", "network.base=2", "--set", "network.depth=1", "--set", "network.patch=[16,16]",
+         "--set", "train.micro_batch=1", "--set", "train.threads=1", "--set", "train.dtype=float32"]  # fmt: skip
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([str(a) for a in arguments])
+    return leaving.value.code or 0
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command that must work, and gives what `--json` says."""
+
+    def run(*arguments: object) -> Any:
+        capsys.readouterr()
+        status = call(*arguments, "--json")
+        captured = capsys.readouterr()
+        assert status == 0, captured.err
+        return json.loads(captured.out.splitlines()[-1])
+
+    return run
+
+
+def save(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture.astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for number in range(12):
+        random = np.random.default_rng(number)
+        image = random.integers(0, 200, (32, 32))
+        image[8:20, 5:15] += 50
+        mask = np.zeros((32, 32))
+        mask[8:20, 5:15] = 255
+        save(tmp_path / "data" / "images" / f"{number}.png", image)
+        save(tmp_path / "data" / "masks" / f"{number}.png", mask)
+    return tmp_path / "data"
+
+
+def fix(data: Path, keys: range) -> None:
+    for number in keys:
+        mask = np.asarray(Image.open(data / "masks" / f"{number}.png")).copy()
+        mask[20:22, 5:15] = 255
+        save(data / "masks" / f"{number}.png", mask)
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    kept = {".useg-checkout", "pairs.csv"}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not kept & {*path.relative_to(folder).parts}
+    }
+
+
+@pytest.fixture(params=["folder", "s3"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return str(request.getfixturevalue("s3_url"))
+    return str(tmp_path / "home")
+
+
+@pytest.mark.walk
+def test_the_walk(home: str, data: Path, tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first_files = files_below(data)
+    first = told("data", "add", data, "--name", "cells", "-m", "as annotated", "--home", home)
+    assert (first["samples"], first["changed"]) == (12, True)
+    assert first["bytes_read"] == sum(map(len, first_files.values()))
+
+    here = tmp_path / "here"
+    told("data", "pull", "cells", home, "--home", here)
+    run = told("train", "cells", *SMALL, "--home", here)
+
+    fix(data, range(10))
+    second = told("data", "add", data, "--name", "cells", "-m", "ten masks", "--home", home)
+    fixed = sum((data / "masks" / f"{k}.png").stat().st_size for k in range(10))
+    assert second["digest"] != first["digest"]
+    assert second["bytes_stored"] < fixed + 20_000
+
+    monkeypatch.setenv("USEG_CACHE", str(tmp_path / "another cache"))
+    there = tmp_path / "there"
+    told("data", "pull", "cells@~1", home, "--home", there)
+    sent = told("data", "pull", "cells", home, "--home", there)
+    assert sent["digest"] == second["digest"]
+    assert sent["bytes"] < fixed + 20_000
+    assert told("data", "pull", "cells", home, "--home", there)["objects"] == 0
+
+    again = told("train", "cells", "--where", "key != '11'", *SMALL, "--home", there)
+    record = json.loads((Path(again["folder"]) / "record.json").read_text())
+    assert record["origin"]["version"] == second["digest"]
+    assert record["origin"]["where"] == "key != '11'"
+    assert again["weights"] != run["weights"]
+
+    found = told("data", "diff", "cells@~1", "@main", "--html", tmp_path / "diff.html", "--home", there)
+    assert found["relabelled"] == sorted(map(str, range(10)))
+    assert [found[kind] for kind in ("added", "removed", "metadata")] == [[], [], []]
+    assert (tmp_path / "diff.html").read_text().count("<figure") == 10
+
+    log = told("data", "log", "cells", "--home", there)["versions"]
+    assert [row["digest"] for row in log] == [second["digest"], first["digest"]]
+    assert log[0]["parents"] == [first["digest"]]
+    assert [row["message"] for row in log] == ["ten masks", "as annotated"]
+    told("data", "checkout", f"cells@{first['digest'][:12]}", tmp_path / "back", "--home", there)
+    assert files_below(tmp_path / "back") == first_files
+    repeated = told("train", f"cells@{first['digest'][:12]}", *SMALL, "--home", there)
+    assert repeated["weights"] == run["weights"], "the same version gives the same weights, bit for bit"
+    assert told("data", "verify", "--home", home)["problems"] == []
+
+
+def test_fields_branches_and_merges(data: Path, tmp_path: Path, told: Any) -> None:
+    home = tmp_path / "home"
+
+    def run(*arguments: object) -> Any:
+        return told("data", *arguments, "--home", home)
+
+    run("add", data, "--name", "cells")
+    assert run("set", "cells", "stain=HE", "split=test", "--where", "key in ('1', '2')")["changed"] == 2
+    assert run("query", "cells", "stain = 'HE' and split = 'test'")["keys"] == ["1", "2"]
+    (tmp_path / "more.csv").write_text("key,depth\n3,4.5\n4,7\n")
+    assert run("annotate", "cells", "--csv", tmp_path / "more.csv")["changed"] == 2
+    assert run("query", "cells", "depth > 5")["keys"] == ["4"]
+    assert run("show", "cells")["fields"] == ["depth", "stain"]
+    run("branch", "cells", "trial")
+    run("tag", "cells", "paper")
+    run("set", "cells@trial", "stain=PAS", "--where", "key = '5'")
+    run("set", "cells", "stain=HE", "--where", "key = '6'")
+    merged = run("merge", "cells@trial")
+    assert len(merged["parents"]) == 2
+    assert run("query", "cells", "stain = 'PAS'")["keys"] == ["5"]
+    assert run("query", "cells", "stain = 'HE'")["keys"] == ["1", "2", "6"]
+    assert run("query", "cells@paper", "stain = 'PAS'")["keys"] == []
+    assert set(run("branch", "cells", "trial", "--delete")["branches"]) == {"main"}
+    assert set(run("du")["datasets"]) == {"cells"}
+    assert run("gc", "--grace-hours", "0")["deleted"] == 0
+
+
+def test_a_purged_sample_is_gone_from_everywhere(data: Path, tmp_path: Path, told: Any, capsys: Any) -> None:
+    home = tmp_path / "home"
+    told("data", "add", data, "--name", "cells", "--home", home)
+    run = told("train", "cells", *SMALL, "--home", home)
+    report = Path(run["folder"]) / "report.html"
+    shown = next(key for key in map(str, range(12)) if f"<span>{key}</span>" in report.read_text())
+    secret = (data / "images" / f"{shown}.png").read_bytes()
+    done = told("data", "purge", "cells", shown, "--reason", "consent withdrawn", "--yes", "--home", home)
+    # all masks are equal, so this one stays for the others
+    assert (done["samples"], done["objects"], done["shared"], len(done["pages"])) == ([shown], 1, 1, 1)
+    assert f"<span>{shown}</span>" not in report.read_text()
+    for path in [*home.rglob("*"), *Path(open_home(home)[0].url).rglob("*")]:
+        assert not path.is_file() or secret not in path.read_bytes()
+    assert len(told("data", "query", "cells", "true", "--home", home)["keys"]) == 11
+    assert told("data", "verify", "--home", home)["problems"] == []
+    assert call("data", "checkout", "cells@~1", tmp_path / "old", "--home", home) == 2
+    assert "was withdrawn" in capsys.readouterr().err
+    assert told("train", "cells", *SMALL, "--home", home)["status"] == "finished"
+
+
+def test_a_folder_that_is_trained_on_becomes_a_version(data: Path, tmp_path: Path, told: Any, capsys: Any) -> None:
+    home = tmp_path / "home"
+    run = told("train", data, *SMALL, "--home", home)
+    origin = json.loads((Path(run["folder"]) / "record.json").read_text())["origin"]
+    assert (origin["of"], origin["reproducible"]) == ("folder", True)
+    assert told("data", "log", origin["dataset"], "--home", home)["versions"][0]["digest"] == origin["version"]
+    told("data", "gc", "--grace-hours", "0", "--home", home)
+    fix(data, range(1))
+    assert call("train", "--resume", run["run"], "--epochs", "2", "--home", home) == 2
+    assert "masks/0.png: is not what it was when it was added" in capsys.readouterr().err
+    view = told("train", f"{origin['dataset']}@{origin['version'][:12]}", *SMALL, "--home", home)
+    assert view["weights"] == run["weights"], "the version trains as the folder did"
+
+
+def test_what_cannot_be_done_is_said(data: Path, tmp_path: Path, told: Any, capsys: Any) -> None:
+    home = tmp_path / "home"
+    told("data", "add", data, "--name", "cells", "--home", home)
+    for arguments, said in (
+        (("data", "log", "nothing"), "no data set 'nothing'"),
+        (("data", "log", "../x"), "a data set's name is"),
+        (("data", "show", "cells@gone"), "no branch, tag or digest"),
+        (("data", "add", tmp_path / "none", "--name", "x"), "none"),
+        (("data", "set", "cells", "stain"), "wanted FIELD=VALUE"),
+        (("data", "query", "cells", "read_text('/etc/passwd')"), "read_text"),
+        (("data", "purge", "cells", "99", "--reason", "x", "--yes"), "no version of cells has this sample"),
+        (("train", data, "--where", "key = '1'"), "--where asks a data set"),
+        (("train", "sells"), "no such file or folder nor a data set"),
+        (("train", "cells", "--where", "key = 'x'"), "no sample for which"),
+    ):
+        assert call(*arguments, "--home", home) == 2, arguments
+        assert said in capsys.readouterr().err
