@@ -56,11 +56,18 @@ def command_reference() -> str:
     ]
     for name in COMMANDS:
         command = group.commands[name]
-        usage = " ".join(["useg", name, *(_argument(p) for p in command.params if _is_argument(p)), "[OPTIONS]"])
-        parts += [f"## useg {name}\n", f"{command.help}\n", f"```\n{usage}\n```\n", "| | |", "|---|---|"]
-        parts += [f"| {_names(parameter)} | {_told(parameter)} |" for parameter in command.params]
-        parts.append("")
+        below = getattr(command, "commands", {})
+        if below:
+            parts += [f"## useg {name}\n", f"{command.help}\n"]
+        for title, each in {f"{name} {word}": each for word, each in below.items()}.items() or [(name, command)]:
+            parts += _of_command(title, each, level=3 if below else 2)
     return "\n".join(parts)
+
+
+def _of_command(title: str, command: Any, *, level: int) -> list[str]:
+    usage = " ".join(["useg", title, *(_argument(p) for p in command.params if _is_argument(p)), "[OPTIONS]"])
+    heading = [f"{'#' * level} useg {title}\n", f"{command.help}\n", f"```\n{usage}\n```\n", "| | |", "|---|---|"]
+    return [*heading, *(f"| {_names(parameter)} | {_told(parameter)} |" for parameter in command.params), ""]
 
 
 def _is_argument(parameter: Any) -> bool:

@@ -32,15 +32,16 @@ USEG = [pytest.param(words[1:], id=" ".join(words)) for page in PAGES for words 
 
 def test_there_is_something_to_check():
     names = {case.values[0][0] for case in USEG}
-    assert names == {"inspect", "plan", "train", "predict", "evaluate"}
+    assert names == {"inspect", "plan", "train", "predict", "evaluate", "data"}
 
 
 @pytest.mark.parametrize("words", USEG)
 def test_useg_understands_every_command(words):
-    group = typer.main.get_command(application)
-    command = group.commands[words[0]]
+    command, left = typer.main.get_command(application).commands[words[0]], list(words[1:])
+    if hasattr(command, "commands"):
+        command = command.commands[left.pop(0)]
     # parses and converts all arguments as for a run, and does not run
-    context = command.make_context(words[0], list(words[1:]))
+    context = command.make_context(words[0], left)
     assert context.args == []
 
 

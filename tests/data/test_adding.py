@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from useg.home.objects import Objects
 
 from useg.data.adding import add
 from useg.data.layouts import read_layout
-from useg.data.versions import Dataset
+from useg.data.versions import BothChanged, Dataset
 from useg.errors import DataError, InputError
+from useg.home.objects import Objects
 from useg.home.store import Memory, open_store
 
 
@@ -117,6 +118,78 @@ def test_what_the_home_knows_beyond_the_folder_stays(tmp_path):
 def rows_after(cells, data, *, keep):
     add(cells, data, keep=keep)
     return rows(cells)
+
+
+def test_two_who_work_in_their_own_checkouts_lose_nothing(tmp_path):
+    from useg.data.checkout import checkout
+
+    cells = dataset()
+    first = add(cells, folder(tmp_path / "data", "abcd"))
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    checkout(cells, "", mine)
+    checkout(cells, "", theirs)
+    picture(mine / "labels" / "a.png", 50)
+    (mine / "images" / "d.png").unlink()
+    (mine / "labels" / "d.png").unlink()
+    drop_line(mine / "pairs.csv", "d,")
+    add(cells, mine, "mine")
+    picture(theirs / "labels" / "b.png", 60)
+    added = add(cells, theirs, "theirs")
+    assert added.version != added.own
+    assert set(rows(cells, added.own.commit)) == set("abcd")
+    found = rows(cells)
+    assert set(found) == set("abc")
+    for key, root in (("a", mine), ("b", theirs)):
+        assert cells.objects.get(found[key].files["label"][0].digest) == (root / f"labels/{key}.png").read_bytes()
+    # what was merged is not taken back by adding the same folder again, or after a further fix
+    assert not add(cells, theirs).changed
+    picture(theirs / "labels" / "c.png", 70)
+    add(cells, theirs)
+    assert rows(cells)["a"] == found["a"]
+    picture(mine / "labels" / "b.png", 80)
+    with pytest.raises(BothChanged, match="b: both changed files"):
+        add(cells, mine)
+    checkout(cells, "", theirs)
+    assert not add(cells, theirs).changed
+    assert cells.resolve(first.version.commit) == first.version
+
+
+def test_two_folders_that_were_never_checked_out(tmp_path):
+    cells = dataset()
+    mine = folder(tmp_path / "mine")
+    add(cells, mine)
+    theirs = tmp_path / "theirs"
+    shutil.copytree(mine, theirs)
+    picture(theirs / "labels" / "a.png", 50)
+    fixed = add(cells, theirs)
+    picture(mine / "labels" / "b.png", 60)
+    add(cells, mine)
+    assert rows(cells)["a"] == rows(cells, fixed.version.commit)["a"]
+
+
+def test_a_checkout_of_some_samples_changes_those_alone(tmp_path):
+    from useg.data.checkout import checkout
+
+    cells = dataset()
+    add(cells, folder(tmp_path / "data", "abcd"))
+    out = tmp_path / "out"
+    checkout(cells, "", out, where="key in ('a', 'b')")
+    picture(out / "labels" / "a.png", 50)
+    before = rows(cells)
+    drop_line(out / "pairs.csv", "b,")
+    add(cells, out)
+    after = rows(cells)
+    assert set(after) == set("acd")
+    assert after["a"] != before["a"]
+    assert after["c"] == before["c"]
+    (out / ".useg-checkout" / "notes.json").write_text('{"dataset":"","commit":"","where":null,"files":{}}')
+    with pytest.raises(DataError, match="was interrupted; repeat it first"):
+        add(cells, out)
+
+
+def drop_line(path, beginning):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith(beginning)))
 
 
 def test_pairs_csv_gives_groups_splits_and_typed_fields(tmp_path):

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from useg.data.manifest import FileRef, Manifest, Row
-from useg.home.objects import Objects
 
 from useg.data.adding import add
 from useg.data.checkout import checkout
-from useg.data.checkout_plan import OWN_FOLDER, problems_of_paths
+from useg.data.checkout_plan import problems_of_paths
+from useg.data.folder_notes import OWN_FOLDER
 from useg.data.layouts import read_layout
+from useg.data.manifest import FileRef, Manifest, Row
 from useg.data.pairs_text import pairs_text
 from useg.data.versions import Contents, Dataset
 from useg.errors import DataError
+from useg.home.objects import Objects
 from useg.home.store import Memory
 
 
@@ -155,7 +156,7 @@ def test_links_are_never_followed(line, tmp_path):
         "a link lies there",
     ]
     assert files_of(elsewhere) == {}
-    assert sorted(os.listdir(out)) == ["pairs.csv", "train"]
+    assert sorted(os.listdir(out)) == [OWN_FOLDER, "pairs.csv", "train"]
     (tmp_path / "real").mkdir()
     (tmp_path / "named").symlink_to(tmp_path / "real")
     checkout(cells, "main", tmp_path / "named")
@@ -222,7 +223,8 @@ def test_paths_that_lead_out_or_cannot_be_are_refused(tmp_path, path, what):
     commit(cells, one("a", stored(cells, path)))
     with pytest.raises(DataError, match=what):
         checkout(cells, "", tmp_path / "out")
-    assert files_of(tmp_path) == {}
+    assert files_of(tmp_path / "out") == {}
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_names_alike_but_for_case_are_reported_before_anything_is_written(tmp_path, monkeypatch):

@@ -1,17 +1,12 @@
 """Tests of what differs between two versions, against a twin that compares row by row."""
 
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 from hypothesis import given
 
+from tests.data import manifest_samples as samples
 from useg.data.difference import Difference, apply_delta, delta, difference
 from useg.data.manifest import Manifest
-
-_spec = spec_from_file_location("manifest_samples", Path(__file__).with_name("manifest_samples.py"))
-samples = module_from_spec(_spec)
-_spec.loader.exec_module(samples)
 
 
 def twin(a, b):

@@ -2,7 +2,7 @@ import os
 
 from blake3 import blake3
 
-from useg.data.known_files import KnownFiles, digest_file
+from useg.data.known_files import KnownFiles, digest_file, state_of
 
 
 def write(path, content, age_s=100):
@@ -64,3 +64,22 @@ def test_a_damaged_or_unwritable_cache_costs_time_only(tmp_path):
     blocked = KnownFiles(tmp_path, store=tmp_path / "file" / "below")
     blocked.remember("a", status, "d", 3)
     blocked.save()
+
+
+def test_a_folders_state_tells_every_change(tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    (root / "below").mkdir(parents=True)
+    (root / "below" / "a.png").write_bytes(b"abc")
+    assert state_of(root) == "", "what was changed just now might be changed again unseen"
+    monkeypatch.setattr("useg.data.known_files._SETTLED_NS", 0)
+    states = [state_of(root)]
+    assert state_of(root) == states[0]
+    (root / "below" / "a.png").write_bytes(b"abd")
+    states.append(state_of(root))
+    (root / "below" / "a.png").rename(root / "below" / "b.png")
+    states.append(state_of(root))
+    (root / "notes.txt").write_bytes(b"")
+    states.append(state_of(root))
+    assert len({*states}) == 4
+    (root / "link").symlink_to("notes.txt")
+    assert state_of(root) == "", "what a link leads to may change unseen"

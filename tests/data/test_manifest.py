@@ -2,8 +2,6 @@
 
 import random
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import orjson
 import pytest
@@ -11,12 +9,9 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data import manifest_samples as samples
 from useg.data.manifest import FileRef, Manifest, Row
 from useg.errors import DataError
-
-_spec = spec_from_file_location("manifest_samples", Path(__file__).with_name("manifest_samples.py"))
-samples = module_from_spec(_spec)
-_spec.loader.exec_module(samples)
 
 GOLDEN = "@GOLDEN@"
 GOLDEN_EMPTY = "@EMPTY@"
@@ -76,7 +71,8 @@ def test_changed_is_as_if_made_anew(rows, upsert, removed):
     manifest = Manifest.from_rows(rows)
     changed = manifest.changed(upsert, removed)
     left = {row.key: row for row in manifest.rows() if row.key not in removed}
-    expected = Manifest.from_rows({**left, **{row.key: row for row in upsert}}.values())
+    typed = {row.key: row for row in Manifest.from_rows(upsert).rows()}
+    expected = Manifest.from_rows({**left, **typed}.values())
     assert changed.table.equals(expected.table)
     assert changed.digest() == expected.digest()
 
@@ -117,7 +113,7 @@ def test_all_problems_of_rows_are_listed():
         samples.sample("twice"),
         samples.sample("a", split="x", **{"hash": 1}),
         samples.sample("b", nan=float("nan")),
-        samples.sample("c\udcff"),
+        replace(samples.sample("c"), key="c\udcff"),
         Row("d", {"picture": ()}, None, None, {}),
         Row("e", {"image": (FileRef("p", "", "XYZ", 1),)}, None, None, {}),
         Row("", {}, None, None, {}),

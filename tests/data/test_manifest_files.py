@@ -2,8 +2,6 @@
 
 import io
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -13,13 +11,10 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data import manifest_samples as samples
 from useg.data.manifest import Manifest
 from useg.data.manifest_files import MOST_DELTAS
 from useg.errors import DamagedFile, InputError
-
-_spec = spec_from_file_location("manifest_samples", Path(__file__).with_name("manifest_samples.py"))
-samples = module_from_spec(_spec)
-_spec.loader.exec_module(samples)
 
 
 class Objects(dict):

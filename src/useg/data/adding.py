@@ -9,7 +9,8 @@ from typing import Any
 
 from useg.data.commits import Contents, Links, Version
 from useg.data.fields import Value, shown, typed_column, why_unsayable
-from useg.data.known_files import KnownFiles, digest_file
+from useg.data.folder_notes import read_notes, write_notes
+from useg.data.known_files import KnownFiles, digest_file, state_of
 from useg.data.layouts import read_layout
 from useg.data.locating import Located, locate
 from useg.data.manifest import FileRef, Manifest, Row
@@ -22,6 +23,8 @@ from useg.home.objects import Withdrawn
 
 _COMMIT_EVERY_BYTES = 2**30
 _COMMIT_EVERY_S = 30.0
+_STRIPPED = "strip 1"
+"""Changes with the rules of stripping."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,9 @@ class Added:
     """What came of adding a folder.
 
     Attributes:
-        version: the version; the one that was there where nothing is new.
-        changed: whether this is a new version.
+        version: where the branch stands now.
+        own: the version of what was added; another one only where the branch had moved on and both were merged.
+        changed: whether `own` is a new version.
         bytes_read: bytes of files that had to be read.
         bytes_stored: bytes that the home grew by.
         problems: what should be looked at; nothing of it kept the folder from being added.
@@ -38,6 +42,7 @@ class Added:
     """
 
     version: Version
+    own: Version
     changed: bool
     bytes_read: int
     bytes_stored: int
@@ -69,7 +74,9 @@ def add(
 ) -> Added:
     """Make what a folder holds the next version of a data set.
 
-    What is known of a sample beyond the folder (fields set in the home, a split, the classes) is kept.
+    What is known of a sample beyond the folder (fields set in the home, a split, the classes) is kept. If the
+    folder was checked out or added before, and others have moved the branch since, their changes and those of the
+    folder are merged; samples that a checkout left out by its query stay.
 
     Args:
         dataset: the data set, which may be new.
@@ -88,42 +95,110 @@ def add(
     """
     if link and strip:
         raise InputError("--link keeps files as they are, so they cannot be stripped: give one of the two")
-    base = dataset.head(branch)
-    if base is None and branch != MAIN:
+    head = dataset.head(branch)
+    if head is None and branch != MAIN:
         raise InputError(f"{dataset.name} has no branch {branch!r}; begin it first")
-    reading, root = _read(data)
+    root = data if data.is_dir() else data.parent
+    known = KnownFiles(root, treatment=_STRIPPED if strip else "")
+    past = _Past(dataset, root, known, f"{branch} {link=} {keep=} {follow_links=}")
+    state = state_of(root) if data.is_dir() else ""
+    base, same = past.base(head, state)
+    if head is not None and base is not None and same:
+        return Added(head, base, changed=False, bytes_read=0, bytes_stored=0)
+    reading = _read(data)
     located = locate(reading.samples, root, follow_links=follow_links)
-    intake = _Intake(dataset, root, link=link, strip=strip, progress=progress)
+    intake = _Intake(dataset, known, link=link, strip=strip, progress=progress)
     digests = intake.take(located)
     before = None if base is None else dataset.contents(base)
     rows = _rows(reading.samples, located, digests)
-    manifest = _onto(before, rows, keep=keep)
+    stay = set() if before is None else past.staying(before.manifest, keep=keep)
+    manifest = _onto(before, rows, stay)
     links = (Links(os.path.abspath(root), located.outside),) if link else ()
-    if keep and before is not None:
+    if stay and before is not None:
         links = tuple({each.root: each for each in (*before.links, *links)}.values())
     mapping = _mapping(root, reading) or (before.mapping if before else None)
     contents = Contents(manifest, mapping, links)
-    message = message or f"add {data.resolve().name}"
-    version = dataset.commit(contents, message, base=base, branch=branch)
+    version = dataset.commit(contents, message or f"add {data.resolve().name}", base=base, branch=branch)
+    own = _own(dataset, version, manifest, base)
     problems = (*reading.problems, *located.notes)
-    changed = base is None or version.commit != base.commit
-    return Added(version, changed, intake.bytes_read, intake.bytes_stored, problems, tuple(intake.left))
+    # What is wrong is said again each time; files elsewhere are no part of the folder's state.
+    past.note(own, "" if problems or intake.left or located.outside else state)
+    changed = base is None or own.commit != base.commit
+    return Added(version, own, changed, intake.bytes_read, intake.bytes_stored, problems, tuple(intake.left))
 
 
-def _read(data: Path) -> tuple[Reading, Path]:
+def _own(dataset: Dataset, version: Version, manifest: Manifest, base: Version | None) -> Version:
+    """The version of exactly this manifest: the latest one, one that was merged into it, or the one before."""
+    digest = manifest.digest()
+    near = [version, *map(dataset.version, version.parents), *([base] if base else [])]
+    return next((each for each in near if each.digest == digest), version)
+
+
+class _Past:
+    """What a folder grew from: it was checked out, or added before."""
+
+    def __init__(self, dataset: Dataset, root: Path, known: KnownFiles, how: str) -> None:
+        self._dataset, self._root, self._known = dataset, root, known
+        self._line = f"{dataset.store.url} {dataset.name} {how}"
+        self._notes = read_notes(root)
+        if self._notes is not None and not self._notes.dataset:
+            raise DataError(f"{root}: a checkout into this folder was interrupted; repeat it first")
+
+    def base(self, head: Version | None, state: str) -> tuple[Version | None, bool]:
+        """The version that the folder grew from, else the latest; and whether the folder is still the same.
+
+        Args:
+            head: the latest version of the branch.
+            state: of the folder now.
+        """
+        commit, before = self._known.base(self._line)
+        same = bool(state) and state == before
+        if self._notes is not None and self._notes.dataset == self._dataset.name:
+            same = same and commit == self._notes.commit
+            commit = self._notes.commit
+        if head is None or commit is None:
+            return head, False
+        base = head if commit == head.commit else self._dataset.ancestors(head).get(commit)
+        if base is None or same or base == head:
+            return base or head, same and base is not None
+        since = self._dataset.contents(base).manifest.diff(self._dataset.contents(head).manifest)
+        # Fields alone are taken over from the latest version in any case.
+        return base if any((since.added, since.removed, since.relabelled, since.changed)) else head, False
+
+    def staying(self, manifest: Manifest, *, keep: bool) -> set[str]:
+        """Keys of samples that stay though the folder does not have them."""
+        notes = self._notes
+        if keep:
+            return set(manifest.columns(["key"])["key"].to_pylist())
+        if notes is None or notes.where is None or notes.dataset != self._dataset.name:
+            return set()
+        from useg.data.query import query
+
+        everything = set(manifest.columns(["key"])["key"].to_pylist())
+        return everything.difference(query(manifest, notes.where).keys)
+
+    def note(self, version: Version, state: str) -> None:
+        """Remember what the folder is a version of, and the state it was in."""
+        self._known.note_base(self._line, version.commit, state)
+        self._known.save()
+        if self._notes is not None and self._notes.dataset == self._dataset.name:
+            write_notes(self._root, replace(self._notes, commit=version.commit))
+
+
+def _read(data: Path) -> Reading:
     try:
-        reading = read_layout(data)
+        return read_layout(data)
     except OSError as error:
         raise DataError(f"{shown(str(data))}: cannot be read: {error.strerror or error}") from error
-    return reading, data if data.is_dir() else data.parent
 
 
 class _Intake:
     """Takes files into the home, a transaction at a time, so that what was sent is not sent again."""
 
-    def __init__(self, dataset: Dataset, root: Path, *, link: bool, strip: bool, progress: Progress | None) -> None:
-        self._objects, self._link, self._strip = dataset.objects, link, strip
-        self._known = KnownFiles(root, treatment="strip 1" if strip else "")
+    def __init__(
+        self, dataset: Dataset, known: KnownFiles, *, link: bool, strip: bool, progress: Progress | None
+    ) -> None:
+        self._objects, self._known, self._link, self._strip = dataset.objects, known, link, strip
         self._progress = progress
         self.bytes_read = self.bytes_stored = 0
         self.left: list[Problem] = []
@@ -254,8 +329,14 @@ def _rows(samples: Iterable[Sample], located: Located, digests: dict[str, tuple[
     return rows
 
 
-def _onto(before: Contents | None, rows: list[Row], *, keep: bool) -> Manifest:
-    """The new manifest; what the version before knew of the same samples beyond the folder stays."""
+def _onto(before: Contents | None, rows: list[Row], stay: set[str]) -> Manifest:
+    """The new manifest; what the version before knew of the same samples beyond the folder stays.
+
+    Args:
+        before: the version before.
+        rows: the folder's samples.
+        stay: keys of samples that stay though the folder does not have them.
+    """
     if before is None:
         return Manifest.from_rows(rows)
     # Without the columns of files, which a large manifest is mostly made of.
@@ -270,7 +351,7 @@ def _onto(before: Contents | None, rows: list[Row], *, keep: bool) -> Manifest:
             group, split = row.group or known["group"][at], row.split or known["split"][at]
             row = replace(row, group=group, split=split, metadata={**old, **row.metadata})
         joined.append(row)
-    return Manifest.from_rows([*joined, *(before.manifest.rows(sorted(place)) if keep else ())])
+    return Manifest.from_rows([*joined, *(before.manifest.rows(sorted(stay & place.keys())) if stay else ())])
 
 
 def _mapping(root: Path, reading: Reading) -> str | None:

@@ -16,6 +16,7 @@ from useg.data.pairs import PAIRS_FILE
 from useg.data.pairs_text import pairs_text
 from useg.data.progress import Progress
 from useg.data.versions import Dataset
+from useg.errors import DataError
 from useg.home.folder import writing
 from useg.home.locks import locked
 from useg.home.objects import Objects
@@ -77,13 +78,15 @@ def checkout(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         own = folder / OWN_FOLDER
+        if own.is_symlink():
+            raise DataError(f"{own} is a link; nothing was written. Remove it")
         own.mkdir(exist_ok=True)
     with locked(own / "lock"):
         before, known = read_notes(folder) or Notes(), KnownFiles(folder)
         plan = make_plan(folder, wanted, texts, dataset.objects, known, before.files, force=force)
         files = {path: [digest] for path, digest in {**_digests(wanted), **_digests_of(texts)}.items()}
         after = Notes(dataset.name, version.commit, where, files)
-        if before != after:
+        if before != after or plan.fetch or plan.texts or plan.remove:
             _carry_out(plan, folder, contents, dataset.objects, before, after, progress)
         known.save()
     size = sum(length for _, length in plan.fetch.values()) + sum(map(len, plan.texts.values()))
@@ -118,7 +121,8 @@ def _carry_out(
 ) -> None:
     """Write what the plan says; the notes are right at every moment."""
     own = folder / OWN_FOLDER
-    both = {path: [*before.files.get(path, ()), *after.files.get(path, ())] for path in {*before.files, *after.files}}
+    paths = {*before.files, *after.files}
+    both = {path: sorted({*before.files.get(path, ()), *after.files.get(path, ())}) for path in paths}
     write_notes(folder, Notes(files=both))
     with writing(folder), laying(folder, own / "parts") as lay:
         lay.fetch(plan.fetch, contents.links, objects, progress)

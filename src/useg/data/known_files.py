@@ -5,12 +5,14 @@ within the last moments before it was read is read again, because a later change
 """
 
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
+from useg.data.listing import list_files
 from useg.errors import ResourceError
 
 _SETTLED_NS = 2_000_000_000
@@ -33,11 +35,13 @@ class KnownFiles:
 
         name = blake3(f"{treatment}\0{os.path.abspath(root)}".encode("utf-8", "surrogateescape")).hexdigest(length=16)
         self._file = (store or cache_folder() / "digests") / f"{name}.json"
-        self._known: dict[str, list[Any]] = self._load()
+        loaded = self._load()
+        self._known: dict[str, list[Any]] = loaded.get("files", {})
+        self._bases: dict[str, list[str]] = loaded.get("bases", {})
         self._now = time.time_ns()
         self._changed = False
 
-    def _load(self) -> dict[str, list[Any]]:
+    def _load(self) -> dict[str, Any]:
         import orjson
 
         try:
@@ -67,6 +71,16 @@ class KnownFiles:
         self._known[path] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, digest, length]
         self._changed = True
 
+    def base(self, line: str) -> tuple[str | None, str]:
+        """The commit that the folder was last added as to a branch, and the state it was in; "" if not known."""
+        commit, state = self._bases.get(line, (None, ""))
+        return commit, state or ""
+
+    def note_base(self, line: str, commit: str, state: str) -> None:
+        """Keep the commit that the folder was added as, and its state before it was read."""
+        self._changed = self._changed or self._bases.get(line) != [commit, state]
+        self._bases[line] = [commit, state]
+
     def save(self) -> None:
         """Write what was learned; a cache that cannot be written costs time only, so that is no error."""
         import orjson
@@ -77,10 +91,27 @@ class KnownFiles:
             return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._file, orjson.dumps(self._known))
+            write_atomically(self._file, orjson.dumps({"files": self._known, "bases": self._bases}))
         except (OSError, ResourceError, TypeError):  # TypeError: a name that is not text
             return
         self._changed = False
+
+
+def state_of(root: Path) -> str:
+    """A digest of the names, sizes and times of all files of a folder; "" where it would not tell every change.
+
+    Raises:
+        DataError: places in the folder cannot be read.
+    """
+    latest = time.time_ns() - _SETTLED_NS
+    hasher = blake3()
+    for path in list_files(root).files:
+        status = os.lstat(root / path)
+        if stat.S_ISLNK(status.st_mode) or max(status.st_mtime_ns, status.st_ctime_ns) > latest:
+            return ""
+        numbers = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        hasher.update(f"{path}\0{numbers}\0".encode("utf-8", "surrogateescape"))
+    return str(hasher.hexdigest())
 
 
 def digest_file(path: Path) -> tuple[str, int]:

@@ -100,7 +100,7 @@ def _stored(sample: Sample) -> np.ndarray:
 def _packed(stored: Raw) -> np.ndarray:
     """One number a pixel: the value, or the colour."""
     values = np.nan_to_num(stored).astype(np.int64)
-    packed = values[0]
+    packed: np.ndarray = values[0]
     for channel in values[1:3]:
         packed = packed * 256 + channel
     return packed

@@ -338,7 +338,7 @@ def _zoom(fingerprint: Fingerprint, dims: int, reasons: dict[str, str]) -> float
     if known is None or known.source != "instances" or known.size_px is None:
         return _LEAST_ZOOM
     ratio = (known.size_px.p75 / max(known.size_px.p25, 1.0)) ** (1 / dims)
-    zoom = round(min(max(ratio, _LEAST_ZOOM), _MOST_ZOOM), 2)
+    zoom = float(round(min(max(ratio, _LEAST_ZOOM), _MOST_ZOOM), 2))
     if zoom > _LEAST_ZOOM:
         reasons["scale"] = f"half of the objects differ in diameter by a factor of {ratio:.1f}: zoom by {zoom:g}"
     return zoom
