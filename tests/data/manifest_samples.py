@@ -49,7 +49,7 @@ values = st.one_of(
 refs = st.builds(FileRef, texts, texts, st.sampled_from([digest(name) for name in "abcd"]), st.integers(0, 2**62))
 rows = st.builds(
     Row,
-    st.text(st.sampled_from("ab\"é日𝄞\x00"), min_size=1, max_size=3),
+    st.text(st.sampled_from('ab"é日𝄞\x00'), min_size=1, max_size=3),
     st.dictionaries(st.sampled_from(ROLES), st.lists(refs, max_size=3).map(tuple), max_size=3),
     st.none() | texts,
     st.none() | texts,

@@ -363,7 +363,7 @@ def test_unreadable_files_are_named_together(tmp_path, monkeypatch):
 
 def test_a_file_that_changes_while_it_is_read_makes_no_version(tmp_path, monkeypatch):
     data = folder(tmp_path / "data")
-    monkeypatch.setattr("useg.data.adding._changed", lambda before, place: place.endswith("b.png"))
+    monkeypatch.setattr("useg.data.intake._changed", lambda before, place: place.endswith("b.png"))
     cells = dataset()
     with pytest.raises(DataError, match="changed while it was read"):
         add(cells, data)
@@ -401,8 +401,8 @@ from useg.data.adding import add
 from useg.data.versions import Dataset
 from useg.home.objects import Objects
 from useg.home.store import open_store
-import useg.data.adding
-useg.data.adding._COMMIT_EVERY_BYTES = 20_000
+import useg.data.intake
+useg.data.intake._COMMIT_EVERY_BYTES = 20_000
 store = open_store(sys.argv[1])
 print("begins", flush=True)
 add(Dataset.open(store, Objects(store), "cells"), Path(sys.argv[2]), "second")

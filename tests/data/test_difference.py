@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from hypothesis import given
-
+from hypothesis import given, settings
 from tests.data import manifest_samples as samples
+
 from useg.data.difference import Difference, apply_delta, delta, difference
 from useg.data.manifest import Manifest
 
@@ -43,15 +43,20 @@ def twin(a, b):
     )
 
 
+@settings(max_examples=50)
 @given(samples.row_lists, samples.row_lists)
 def test_difference_is_that_of_the_twin(a, b):
-    before, after = Manifest.from_rows(a), Manifest.from_rows([*b, *(r for r in a[:4] if r.key not in {x.key for x in b})])
+    before, after = (
+        Manifest.from_rows(a),
+        Manifest.from_rows([*b, *(r for r in a[:4] if r.key not in {x.key for x in b})]),
+    )
     found = difference(before, after)
     assert found == twin(before, after)
     assert bool(found) == (before.digest() != after.digest())
     assert found == before.diff(after)
 
 
+@settings(max_examples=50)
 @given(samples.row_lists)
 def test_a_version_differs_not_from_itself(rows):
     manifest = Manifest.from_rows(rows)
@@ -59,6 +64,7 @@ def test_a_version_differs_not_from_itself(rows):
     assert not manifest.diff(Manifest.from_rows(list(reversed(rows))))
 
 
+@settings(max_examples=50)
 @given(samples.row_lists, samples.row_lists)
 def test_applying_a_difference_gives_the_other(a, b):
     before, after = Manifest.from_rows(a), Manifest.from_rows(b)

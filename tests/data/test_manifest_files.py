@@ -10,8 +10,8 @@ import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.data import manifest_samples as samples
+
 from useg.data.manifest import Manifest
 from useg.data.manifest_files import MOST_DELTAS
 from useg.errors import DamagedFile, InputError
@@ -41,6 +41,7 @@ def digests(manifest):
     return {ref.digest for row in manifest.rows() for refs in row.files.values() for ref in refs}
 
 
+@settings(max_examples=40)
 @given(samples.row_lists)
 def test_base_comes_back(rows):
     manifest, objects = Manifest.from_rows(rows), Objects()
@@ -54,7 +55,7 @@ def test_base_comes_back(rows):
 
 
 @given(st.lists(st.tuples(samples.row_lists, st.lists(st.sampled_from("ab日"), max_size=2)), min_size=1, max_size=12))
-@settings(max_examples=40)
+@settings(max_examples=10)
 def test_any_series_of_commits_comes_back(changes):
     objects = Objects()
     base = [samples.sample(f"k{index:02}", n=index) for index in range(60)]
@@ -136,7 +137,7 @@ def parquet(tmp_path):
 def test_duckdb_opens_it(parquet):
     connection = duckdb.connect()
     found = connection.execute(
-        "SELECT key, \"group\", stain, label[1].path, hex(label[1].digest), image[1].bytes FROM read_parquet(?)"
+        'SELECT key, "group", stain, label[1].path, hex(label[1].digest), image[1].bytes FROM read_parquet(?)'
         " WHERE age = 4",
         [str(parquet)],
     ).fetchall()

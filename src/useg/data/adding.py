@@ -1,16 +1,15 @@
 """Adds a folder to a data set: every file is digested once, and what the home lacks is stored."""
 
 import os
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from useg.data.commits import Contents, Links, Version
 from useg.data.fields import Value, shown, typed_column, why_unsayable
 from useg.data.folder_notes import read_notes, write_notes
-from useg.data.known_files import KnownFiles, digest_file, state_of
+from useg.data.intake import Intake
+from useg.data.known_files import KnownFiles, state_of
 from useg.data.layouts import read_layout
 from useg.data.locating import Located, locate
 from useg.data.manifest import FileRef, Manifest, Row
@@ -19,10 +18,7 @@ from useg.data.progress import Progress
 from useg.data.reading import Reading, Sample
 from useg.data.versions import MAIN, Dataset
 from useg.errors import DataError, InputError, Problem
-from useg.home.objects import Withdrawn
 
-_COMMIT_EVERY_BYTES = 2**30
-_COMMIT_EVERY_S = 30.0
 _STRIPPED = "strip 1"
 """Changes with the rules of stripping."""
 
@@ -107,8 +103,8 @@ def add(
         return Added(head, base, changed=False, bytes_read=0, bytes_stored=0)
     reading = _read(data)
     located = locate(reading.samples, root, follow_links=follow_links)
-    intake = _Intake(dataset, known, link=link, strip=strip, progress=progress)
-    digests = intake.take(located)
+    intake = Intake(dataset.objects, known, link=link, strip=strip)
+    digests = intake.take(located, progress)
     before = None if base is None else dataset.contents(base)
     rows = _rows(reading.samples, located, digests)
     stay = set() if before is None else past.staying(before.manifest, keep=keep)
@@ -190,109 +186,6 @@ def _read(data: Path) -> Reading:
         return read_layout(data)
     except OSError as error:
         raise DataError(f"{shown(str(data))}: cannot be read: {error.strerror or error}") from error
-
-
-class _Intake:
-    """Takes files into the home, a transaction at a time, so that what was sent is not sent again."""
-
-    def __init__(
-        self, dataset: Dataset, known: KnownFiles, *, link: bool, strip: bool, progress: Progress | None
-    ) -> None:
-        self._objects, self._known, self._link, self._strip = dataset.objects, known, link, strip
-        self._progress = progress
-        self.bytes_read = self.bytes_stored = 0
-        self.left: list[Problem] = []
-        self._unfinished: set[str] = set()
-
-    def take(self, located: Located) -> dict[str, tuple[str, int]]:
-        """Digest and length of every file, by its path in the version.
-
-        Raises:
-            DataError: files could not be read; all of them are listed.
-        """
-        found = self._unchanged(located)
-        waiting = [path for path in located.files if path not in found]
-        total = sum(located.files[path].status.st_size for path in waiting)
-        problems: list[Problem] = []
-        done = 0
-        while waiting:
-            done, waiting = self._transaction(located, waiting, found, problems, done, total)
-        if problems:
-            raise DataError(f"{len(problems)} files could not be added; no version was made", problems)
-        return found
-
-    def _unchanged(self, located: Located) -> dict[str, tuple[str, int]]:
-        """Files that are as they were when they were read, and whose bytes the home has."""
-        known = {path: self._known.digest(path, file.status) for path, file in located.files.items()}
-        found = {path: digest for path, digest in known.items() if digest is not None}
-        if self._link:
-            return found
-        here = self._objects.has([digest for digest, _ in found.values()])
-        return {path: digest for (path, digest), there in zip(found.items(), here, strict=True) if there}
-
-    def _transaction(
-        self,
-        located: Located,
-        waiting: list[str],
-        found: dict[str, tuple[str, int]],
-        problems: list[Problem],
-        done: int,
-        total: int,
-    ) -> tuple[int, list[str]]:
-        """Take files until a transaction is large or old enough; how much is done, and what is left."""
-        begun, started = done, time.monotonic()
-        with self._objects.writer() as writer:
-            for position, path in enumerate(waiting):
-                if done - begun >= _COMMIT_EVERY_BYTES or time.monotonic() - started > _COMMIT_EVERY_S:
-                    waiting = waiting[position:]
-                    break
-                file = located.files[path]
-                try:
-                    found[path] = self._take_file(writer, Path(file.place), path)
-                except OSError as error:
-                    problems.append(Problem(shown(file.place), f"cannot be read: {error.strerror or error}"))
-                except Withdrawn as error:
-                    problems.append(Problem(shown(file.place), str(error), "take it out of the folder"))
-                else:
-                    if _changed(file.status, file.place):
-                        problems.append(Problem(shown(file.place), "changed while it was read", "add it again"))
-                    else:
-                        if path not in self._unfinished:  # what is left in it is said again each time
-                            self._known.remember(path, file.status, *found[path])
-                done += file.status.st_size
-                if self._progress:
-                    self._progress(done, total=total)
-            else:
-                waiting = []
-            self.bytes_stored += writer.commit().bytes_stored
-        self._known.save()
-        return done, waiting
-
-    def _take_file(self, writer: Any, place: Path, path: str) -> tuple[str, int]:
-        if self._link:
-            digest, length = digest_file(place)
-            self.bytes_read += length
-            return digest, length
-        if self._strip:
-            from useg.data.stripping import strip_file
-
-            stripped = strip_file(place)
-            self.left += [Problem(path, what) for what in stripped.left]
-            self._unfinished |= {path} if stripped.left else set()
-            if stripped.content is not None:
-                self.bytes_read += place.stat().st_size
-                return writer.put(stripped.content), len(stripped.content)
-        stored = writer.put_file(place)
-        self.bytes_read += stored.bytes
-        return stored.digest, stored.bytes
-
-
-def _changed(before: os.stat_result, place: str) -> bool:
-    try:
-        now = os.stat(place)
-    except OSError:
-        return True
-    return (now.st_size, now.st_mtime_ns, now.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino)
 
 
 def _rows(samples: Iterable[Sample], located: Located, digests: dict[str, tuple[str, int]]) -> list[Row]:

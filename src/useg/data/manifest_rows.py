@@ -202,6 +202,8 @@ def joined(columns: Sequence[pa.Array]) -> list[pa.Array] | None:
         kind = types.pop()
         return [column if column.type == kind else pa.nulls(len(column), kind) for column in columns]
     values = typed([value for column in columns for value in column.to_pylist()])
+    if values is None:
+        return None
     bounds = np.cumsum([0, *map(len, columns)]).tolist()
     return [values.slice(start, stop - start) for start, stop in pairwise(bounds)]
 

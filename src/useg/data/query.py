@@ -44,7 +44,7 @@ class View:
 
     Attributes:
         version: the version's digest.
-        where: canonical; "" for all samples.
+        where: canonical; "true" for all samples.
         transforms: applied in this order.
         keys: the samples, in order of key.
         digest: over version, query and transforms; equal ones give the same samples for ever.
@@ -79,8 +79,7 @@ def query(
         InputError: the expression is not allowed, or does not fit the columns.
         ResourceError: it took too long or too much memory.
     """
-    seen = ""
-    canonical = ""
+    seen, canonical = "", "true"
     keys = manifest.columns(["key"])["key"]
     if where is not None:
         columns = _Columns(manifest)

@@ -109,7 +109,7 @@ class _Writer:
     def __init__(self, kinds: Mapping[str, str], roles: Sequence[str]) -> None:
         self._kinds, self._roles = kinds, roles
         self.checked = Checked()
-        self._handlers: dict[type[exp.Expression], Callable[[Any], Term]] = {
+        self._handlers: dict[type[Any], Callable[[Any], Term]] = {
             exp.And: self._logic,
             exp.Or: self._logic,
             exp.Not: self._not,
@@ -119,7 +119,7 @@ class _Writer:
             exp.Is: self._is,
             exp.Like: self._like,
             exp.Literal: _literal,
-            exp.Boolean: lambda node: Term(*(str(bool(node.this)).lower(),) * 2, "truth"),
+            exp.Boolean: lambda node: _truth(value=bool(node.this)),
             exp.Null: lambda node: Term("null", "NULL", "nothing"),
             exp.Neg: self._negative,
             exp.Column: self._column,
@@ -130,7 +130,7 @@ class _Writer:
             **dict.fromkeys(ARITHMETIC, self._arithmetic),
         }
 
-    def write(self, node: exp.Expression) -> Term:
+    def write(self, node: Any) -> Term:
         """A node and all below it."""
         handler = self._handlers.get(type(node))
         if handler is None:
@@ -142,7 +142,7 @@ class _Writer:
             raise InputError(f"{source(node)}: {', '.join(sorted(unknown))} is not allowed in a query")
         return handler(node)
 
-    def _of_kind(self, node: exp.Expression, *kinds: str) -> Term:
+    def _of_kind(self, node: Any, *kinds: str) -> Term:
         term = self.write(node)
         if term.kind not in (*kinds, "nothing"):
             raise InputError(f"{self._named(term)}; wanted {' or '.join(_WORDS[kind] for kind in kinds)}")
@@ -163,8 +163,8 @@ class _Writer:
     def _logic(self, node: exp.Connector) -> Term:
         # A chain of a thousand conditions is a thousand levels deep, but one operation.
         kind, word = type(node), "and" if isinstance(node, exp.And) else "or"
-        operands: list[exp.Expression] = []
-        rest: list[exp.Expression] = [node]
+        operands: list[Any] = []
+        rest: list[Any] = [node]
         while rest:
             part = rest.pop()
             while isinstance(part, exp.Paren):
@@ -206,9 +206,8 @@ class _Writer:
         value, low, high = terms = [self.write(node.args[name]) for name in ("this", "low", "high")]
         if self._same(terms) == "truth":
             raise InputError(f"{self._named(value)}: true and false have no order")
-        return Term(*(f"({a} {b} {c} {d} {e})" for a, b, c, d, e in (
-            (value.text, "between", low.text, "and", high.text), (value.sql, "BETWEEN", low.sql, "AND", high.sql)
-        )), "truth")  # fmt: skip
+        text = f"({value.text} between {low.text} and {high.text})"
+        return Term(text, f"({value.sql} BETWEEN {low.sql} AND {high.sql})", "truth")
 
     def _in(self, node: exp.In) -> Term:
         if not node.expressions:
@@ -322,7 +321,7 @@ class _Writer:
         first, *rest = node.expressions or [None]
         if not isinstance(first, exp.Literal) or len(first.this) > _LONGEST_PATTERN:
             raise InputError(f"{source(node)}: wanted, for example, {example}")
-        given: dict[str, exp.Expression] = {}
+        given: dict[str, Any] = {}
         for option in rest:
             name = (
                 option.this.name.lower() if isinstance(option, exp.EQ) and isinstance(option.this, exp.Column) else ""
@@ -347,12 +346,17 @@ class _Writer:
         return name
 
     def _files(self, node: exp.Anonymous) -> Term:
-        role = node.expressions[0].name if len(node.expressions) == 1 else ""
+        columns = [part.name for part in node.expressions if isinstance(part, exp.Column) and not part.table]
+        role = columns[0] if len(columns) == len(node.expressions) == 1 else ""
         if role not in self._roles:
             raise InputError(f"{source(node)}: wanted files(ROLE) with one of {', '.join(self._roles)}")
         sql = f"f_{role}"
         self.checked.columns[sql] = f"files({role})"
         return Term(f"files({role})", sql, "number")
+
+
+def _truth(*, value: bool) -> Term:
+    return Term(str(value).lower(), str(value).upper(), "truth", str(value).lower())
 
 
 def _literal(node: exp.Literal) -> Term:

@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import TokenType
 
 from useg.errors import InputError
 
@@ -22,7 +21,7 @@ _OPENING = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE}
 _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE}
 _PREFIXES = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE, TokenType.CASE}
 
-COMPARISONS: Mapping[type[exp.Expression], str] = {
+COMPARISONS: Mapping[type[Any], str] = {
     exp.EQ: "=",
     exp.NEQ: "<>",
     exp.LT: "<",
@@ -30,8 +29,8 @@ COMPARISONS: Mapping[type[exp.Expression], str] = {
     exp.GT: ">",
     exp.GTE: ">=",
 }
-ARITHMETIC: Mapping[type[exp.Expression], str] = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%"}
-ARGUMENTS: Mapping[type[exp.Expression], set[str]] = {
+ARITHMETIC: Mapping[type[Any], str] = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%"}
+ARGUMENTS: Mapping[type[Any], set[str]] = {
     # what is not listed takes `this` and `expression`; a part that is not known could turn the meaning round
     exp.Not: {"this"},
     exp.Paren: {"this"},
@@ -52,7 +51,7 @@ ARGUMENTS: Mapping[type[exp.Expression], set[str]] = {
 class Dialect(DuckDB):
     """DuckDB's syntax, in which every function is just a name: which are allowed is not decided here."""
 
-    class Parser(DuckDB.Parser):
+    class Parser(DuckDB.Parser):  # type: ignore[valid-type, misc]
         """Knows casts, and no function."""
 
         FUNCTIONS: ClassVar[Mapping[str, Any]] = {}
@@ -63,7 +62,7 @@ class Dialect(DuckDB):
         }
 
 
-def parse(where: str) -> tuple[exp.Expression, int | None]:
+def parse(where: str) -> tuple[Any, int | None]:
     """The expression, and the number after `limit`.
 
     Raises:
@@ -130,7 +129,7 @@ def source(node: Any) -> str:
     """What a refused part is, for a message."""
     name = type(node).__name__.lower()
     try:
-        text = node.sql(dialect=DuckDB) if isinstance(node, exp.Expression) else name
+        text = node.sql(dialect=DuckDB) if hasattr(node, "sql") else name
     except (SqlglotError, RecursionError, ValueError, TypeError, AttributeError):
         text = name
     return repr(text if len(text) <= 100 else text[:80] + "…")

@@ -19,7 +19,7 @@ from useg.data.layouts import read_layout
 from useg.data.reading import Reading, Sample
 from useg.data.samples import Samples, Source
 from useg.data.splits import GAP, assign_splits, blocks, fold_splits, folds
-from useg.data.views import View
+from useg.data.views import View, ViewFiles
 from useg.errors import ConfigError, DataError, Problem
 from useg.home.folder import write_atomically, writing
 from useg.segmentation.orientation import directed_axes
@@ -131,7 +131,7 @@ def recall(
         DataError: files of the samples are gone; all of them are named.
     """
     refs = []
-    if source is None:
+    if not isinstance(source, ViewFiles):
         refs = [ref for sample in samples for ref in (*sample.images, *sample.labels)]
     gone = [Problem(ref, "was part of this run and is gone") for ref in refs if not split_ref(ref)[0].exists()]
     if gone:
