@@ -150,6 +150,23 @@ def test_fields_branches_and_merges(data: Path, tmp_path: Path, told: Any) -> No
     assert run("gc", "--grace-hours", "0")["deleted"] == 0
 
 
+def test_a_tweak_is_a_view(data: Path, tmp_path: Path, told: Any) -> None:
+    home = tmp_path / "home"
+    told("data", "add", data, "--name", "cells", "--home", home)
+    before = told("data", "du", "--home", home)["bytes"]
+    tweak = ["--transform", "scale=0.5", "--transform", "weight=255:3"]
+    run = told("train", "cells", *tweak, *SMALL, "--home", home)
+    record = json.loads((Path(run["folder"]) / "record.json").read_text())
+    assert record["origin"]["transforms"] == ["scale=0.5", "weight=255:3"]
+    assert json.loads((Path(run["folder"]) / "fingerprint.json").read_text())["median_space"] == [16, 16]
+    assert told("data", "du", "--home", home)["bytes"] == before, "nothing was copied"
+    again = told("train", "cells", *tweak, *SMALL, "--home", home)
+    assert again["weights"] == run["weights"]
+    assert again["weights"] != told("train", "cells", *SMALL, "--home", home)["weights"]
+    more = told("train", "--resume", run["run"], "--epochs", "2", "--home", home)
+    assert more["status"] == "finished"
+
+
 def test_a_purged_sample_is_gone_from_everywhere(data: Path, tmp_path: Path, told: Any, capsys: Any) -> None:
     home = tmp_path / "home"
     told("data", "add", data, "--name", "cells", "--home", home)
@@ -195,9 +212,12 @@ def test_what_cannot_be_done_is_said(data: Path, tmp_path: Path, told: Any, caps
         (("data", "set", "cells", "stain"), "wanted FIELD=VALUE"),
         (("data", "query", "cells", "read_text('/etc/passwd')"), "read_text"),
         (("data", "purge", "cells", "99", "--reason", "x", "--yes"), "no version of cells has this sample"),
-        (("train", data, "--where", "key = '1'"), "--where asks a data set"),
+        (("train", data, "--where", "key = '1'"), "--where and --transform ask a data set"),
         (("train", "sells"), "no such file or folder nor a data set"),
         (("train", "cells", "--where", "key = 'x'"), "no sample for which"),
+        (("train", "cells", "--transform", "melt=3"), "is no transform"),
+        (("train", "cells", "--transform", "merge=tree:0"), "there is no class 'tree'"),
+        (("data", "merge", "cells", "--prefer", "mine"), "--prefer wants ours or theirs"),
     ):
         assert call(*arguments, "--home", home) == 2, arguments
         assert said in capsys.readouterr().err

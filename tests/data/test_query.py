@@ -194,7 +194,7 @@ def test_choices_are_for_ever():
     view = query(PATIENTS, "stain = 'HE' and sample(0.1, seed=3)", parse_transforms(["resize=256", "merge=3+2:1"]))
     assert view.where == "((\"stain\" = 'HE') and sample(0.1, seed=3))"
     assert view.digest == "0de51869b5125349995b6ecab345a4948f1b7f2e9c263bc39fb20ba6afc9cabc"
-    assert query(PATIENTS).digest == "613ddd4c11297813fadb22dccb7c6f2e31b56647f92424affe0dcab35b562e56"
+    assert query(PATIENTS).digest == "79ce2d111e014df6efaecf0392eea4f7f76f72d06cb6bc0fae229c8e2d135e98"
     assert query(PATIENTS) == query(PATIENTS, "TRUE")
     assert query(PATIENTS).where == "true"
     assert list(query(PATIENTS).keys) == list(ROWS)

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from useg.data.manifest import FileRef, Manifest, Row
-from useg.home.objects import Objects
 
+from useg.data.manifest import FileRef, Manifest, Row
 from useg.data.merging import merge_manifests, merge_row
 from useg.data.versions import BothChanged, Contents, Dataset, list_datasets, split_name
 from useg.errors import DataError, InputError
+from useg.home.objects import Objects
 from useg.home.refs import Moved
 from useg.home.store import Memory
 

@@ -269,7 +269,7 @@ def test_a_list_that_may_be_built_upon_keeps_its_chunks():
 
 
 def test_a_list_of_a_killed_writer_is_not_built_upon():
-    """Nobody has made sure that its chunks stayed."""
+    """Nobody has made sure that its chunks stayed; what else lies in its pack is as good as sent."""
     clock = Clock()
     store = Memory(clock=clock)
     add(store, "a", [0])
@@ -277,13 +277,18 @@ def test_a_list_of_a_killed_writer_is_not_built_upon():
     clock.now += GRACE
     killed = Faulty(store, kill_at=0, is_after_effect=True)
     transaction = Objects(killed).writer()
-    transaction.put(content(1))
+    digest = transaction.put(content(1))
+    transaction.put(content(9))
     collect(store, Objects(store), grace_s=GRACE)
     clock.now += 0.9 * GRACE
     with pytest.raises(Killed):
         transaction.commit()
     clock.now += 0.2 * GRACE
     assert collect(store, Objects(store), grace_s=GRACE).deleted > 0
+    with Objects(store).writer() as transaction:
+        transaction.put(content(9))
+        assert transaction.commit().bytes_stored == 0
+    assert Objects(store).has([digest]) == [False]
     add(store, "b", [1])
     assert everything_named_is_there(store)
 

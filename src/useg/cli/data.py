@@ -183,13 +183,21 @@ def _named(kind: str, name: str, new: str | None, home: str | None, *, json: boo
 def merge(
     name: Annotated[str, typer.Argument(metavar="NAME@REF", help="The version to merge.")],
     into: Annotated[str, typer.Option(help="The branch that takes it in.")] = "main",
+    prefer: Annotated[
+        str | None, typer.Option(help="Whose sample counts where both changed it: ours (INTO) or theirs (NAME@REF).")
+    ] = None,
     message: Message = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Bring what a version changed into a branch, sample by sample."""
+    from useg.errors import InputError
+
+    if prefer not in (None, "ours", "theirs"):
+        raise InputError(f"--prefer wants ours or theirs, not {prefer!r}")
     dataset, ref = opened(name, home)
-    emit_version(dataset, dataset.merge(ref, message, into=into), json=json)
+    side: Any = prefer
+    emit_version(dataset, dataset.merge(ref, message, into=into, prefer=side), json=json)
 
 
 def set_fields(
@@ -247,6 +255,7 @@ def checkout(
     name: Name,
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     where: Where = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that no version has.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -255,7 +264,7 @@ def checkout(
 
     dataset, ref = opened(name, home)
     with progress("writing") as advance:
-        done = check_out(dataset, ref, folder, where=where, progress=advance)
+        done = check_out(dataset, ref, folder, where=where, force=force, progress=advance)
     text = f"{folder}: {done.samples} samples; {done.written} files written, {done.kept} were there already"
     found = {
         "digest": done.version.digest,

@@ -33,6 +33,10 @@ def train(
         typer.Argument(help="Folder, pairs.csv or file with images and labels; or NAME[@REF] of a data set."),
     ] = None,
     where: Annotated[str | None, typer.Option(help="Of a data set, only samples for which this holds.")] = None,
+    transforms: Annotated[
+        list[str] | None,
+        typer.Option("--transform", help="Of a data set: a change while loading, such as resize=256; repeatable."),
+    ] = None,
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
@@ -65,7 +69,8 @@ def train(
     check_budget(minutes, epochs, steps)
     if resume is not None:
         own = {"steps": steps, "recipe": recipe, "config": config, "set": sets or None, "plan": plan, "folds": folds,
-               "workers": workers, "name": name, "seed": seed, "classes": classes, "where": where}  # fmt: skip
+               "workers": workers, "name": name, "seed": seed, "classes": classes, "where": where,
+               "transform": transforms or None}  # fmt: skip
         given = [f"--{option}" for option, value in own.items() if value is not None]
         if given:
             raise ConfigError(
@@ -87,7 +92,7 @@ def train(
     listener.stop.install()
     place = find_home(home)
     result = run_training(
-        None if data is None else named_data(data, where, place),
+        None if data is None else named_data(data, where, place, transforms or ()),
         home=place,
         config=settings,
         classes=classes,

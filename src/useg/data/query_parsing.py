@@ -19,7 +19,7 @@ _MOST_ROWS = 1 << 62
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _OPENING = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE}
 _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE}
-_PREFIXES = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE, TokenType.CASE}
+_PREFIXES = {"NOT", "-", "+", "~", "CASE"}
 
 COMPARISONS: Mapping[type[Any], str] = {
     exp.EQ: "=",
@@ -115,7 +115,7 @@ def _check_tokens(where: str, tokens: Sequence[Any]) -> None:
         if token.comments:
             raise InputError(f"the query {cut(where)} has a comment; leave it out")
         depth += (token.token_type in _OPENING) - (token.token_type in _CLOSING)
-        prefixes = prefixes + 1 if token.token_type in _PREFIXES else 0
+        prefixes = prefixes + 1 if token.text.upper() in _PREFIXES else 0
         if depth > DEEPEST or prefixes > DEEPEST:
             raise InputError(f"the query {cut(where)} is too deep; at most {DEEPEST} levels are read")
 

@@ -14,6 +14,8 @@ from useg.data.images import read_header
 from useg.data.known_files import digest_file
 from useg.data.manifest import FileRef, Row
 from useg.data.reading import Reading, Sample, natural_order
+from useg.data.transforming import Geometric, change_files, geometric
+from useg.data.transforms import parse_transforms
 from useg.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Origin:
         commit: digest of the commit, which the home keeps for the run.
         view: digest of version and query.
         where: the query; None for all samples.
+        transforms: declared changes, as text.
         kept: whether the home has the files themselves; if not, the run can be repeated only while they stay.
     """
 
@@ -42,6 +45,7 @@ class Origin:
     view: str
     where: str | None
     kept: bool
+    transforms: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """What a run's record says of it."""
@@ -51,6 +55,7 @@ class Origin:
             "commit": self.commit,
             "view": self.view,
             "where": self.where,
+            "transforms": list(self.transforms),
             "reproducible": True if self.kept else "only while the folder is unchanged",
         }
 
@@ -63,10 +68,17 @@ class ViewFiles:
         fetcher: brings objects of the home to this machine.
         places: where files lie instead, by their path in the version; they are checked against their digests
             once, when they are first read.
+        transforms: declared changes of the pixels; changed files lie in the cache, too.
     """
 
-    def __init__(self, rows: Sequence[Row], fetcher: "Fetcher | None", places: Mapping[str, str] | None = None) -> None:
-        self._rows = {row.key: row for row in rows}
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        fetcher: "Fetcher",
+        places: Mapping[str, str] | None = None,
+        transforms: Sequence[Geometric] = (),
+    ) -> None:
+        self._rows, self._transforms = {row.key: row for row in rows}, tuple(transforms)
         self._fetcher, self._places = fetcher, places or {}
         self._check = _Check()
         self._local: dict[str, Sample] = {}
@@ -74,7 +86,7 @@ class ViewFiles:
 
     def space(self, sample: Sample) -> tuple[int, ...]:
         """Size over space: as the version says, else from the header of the first image."""
-        shape = self._rows[sample.key].shape
+        shape = None if self._transforms else self._rows[sample.key].shape
         return tuple(shape[1:]) if shape else read_header(self.local(sample).images[0]).space
 
     def local(self, sample: Sample) -> Sample:
@@ -85,8 +97,9 @@ class ViewFiles:
             Missing, DamagedFile: the home does not have it, or not whole.
         """
         with self._lock:
-            if sample.key in self._local:
-                return self._local[sample.key]
+            known = self._local.get(sample.key)
+        if known is not None and (not self._transforms or all(map(os.path.exists, known.images + known.labels))):
+            return known
         refs = [ref for role in ROLES for ref in self._rows[sample.key].files.get(role, ())]
         paths = self._paths(sample.key, refs)
 
@@ -100,9 +113,11 @@ class ViewFiles:
             labels=tuple(map(there, sample.labels)),
             region=None if sample.region is None else there(sample.region),
         )
-        if all(path in self._places for path in paths):
+        if self._transforms:
+            found = change_files(found, self._transforms, self._fetcher.cache)
+        if self._transforms or all(path in self._places for path in paths):
             with self._lock:
-                self._local[sample.key] = found  # files of the cache may go; these stay where they are
+                self._local[sample.key] = found  # of the cache, only what was changed: that takes longest
         return found
 
     def _paths(self, key: str, refs: Sequence[FileRef]) -> dict[str, str]:
@@ -110,8 +125,6 @@ class ViewFiles:
         paths = {ref.path: self._places[ref.path] for ref in refs if ref.path in self._places}
         self._check(key, {paths[ref.path]: ref.digest for ref in refs if ref.path in paths})
         if fetched:
-            if self._fetcher is None:
-                raise DataError(f"{key}: its files are neither here nor in a home", [Problem(fetched[0].path, "")])
             wanted = [(ref.digest, PurePosixPath(ref.path).suffix.lower()) for ref in fetched]
             files = self._fetcher.files(wanted)
             paths |= {ref.path: str(file) for ref, file in zip(fetched, files, strict=True)}
@@ -225,13 +238,15 @@ class View:
     def _named(self, found: Sample, before: Sample) -> Sample:
         local = self.files.local(before)
         images = tuple(
-            name + now.removeprefix(here)
+            name + (now.removeprefix(here) if now.startswith(here) else "")
             for name, now, here in zip(before.images, found.images, local.images, strict=True)
         )
         return replace(found, images=images, labels=before.labels, region=before.region)
 
 
-def open_view(dataset: "Dataset", ref: str, where: str | None, fetcher: "Fetcher") -> View:
+def open_view(
+    dataset: "Dataset", ref: str, where: str | None, fetcher: "Fetcher", transforms: Sequence[str] = ()
+) -> View:
     """The samples of a version for which a query holds.
 
     Args:
@@ -239,27 +254,31 @@ def open_view(dataset: "Dataset", ref: str, where: str | None, fetcher: "Fetcher
         ref: a branch, tag, digest of it; "" is the branch main.
         where: the query; None takes all.
         fetcher: brings its objects to this machine.
+        transforms: declared changes, such as `resize=256`, see `useg.data.transforms`.
 
     Raises:
-        InputError: there is no such version, or the query is none.
+        InputError: there is no such version, or the query or a transform is none.
         DataError: the query holds for no sample.
     """
     from useg.data.query import query
 
     version = dataset.resolve(ref)
     contents = dataset.contents(version)
-    view = query(contents.manifest, where or "true")
+    changes = parse_transforms(transforms)
+    view = query(contents.manifest, where, changes)
     chosen = set(view.keys)
     rows = sorted(contents.manifest.rows(chosen), key=lambda row: natural_order(row.key))
     if not rows:
         raise DataError(f"{dataset.name}@{version.digest[:12]}: no sample for which {where!r} holds")
     places = linked_places(dataset, version, rows)
-    origin = Origin(dataset.name, version.digest, version.commit, view.digest, where, kept=not places)
+    origin = Origin(
+        dataset.name, version.digest, version.commit, view.digest, where, not places, tuple(map(str, changes))
+    )
     hints: dict[str, object] = {} if contents.mapping is None else {"mapping": contents.mapping}
-    said = f" where {where}" if where else ""
+    said = (f" where {where}" if where else "") + "".join(f", {change}" for change in changes)
     rule = f"{len(rows)} of {version.samples} samples of {dataset.name}@{version.digest[:12]}{said}"
     reading = Reading(f"{dataset.name}@{version.digest[:12]}", tuple(map(sample_of, rows)), rule, hints=hints)
-    return View(reading, origin, ViewFiles(rows, fetcher, places))
+    return View(reading, origin, ViewFiles(rows, fetcher, places, geometric(changes)))
 
 
 def linked_places(dataset: "Dataset", version: Version, rows: Sequence[Row]) -> dict[str, str]:

@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import orjson
 from useg.config import Config
 from useg.data.fingerprint import Fingerprint
 from useg.data.headers import split_ref
-from useg.data.inspect import examine_reading
+from useg.data.inspect import Inspection, examine_reading
 from useg.data.labels import LabelMapping
 from useg.data.layouts import read_layout
 from useg.data.reading import Reading, Sample
 from useg.data.samples import Samples, Source
 from useg.data.splits import GAP, assign_splits, blocks, fold_splits, folds
+from useg.data.transforming import class_factors, merge_classes
+from useg.data.transforms import parse_transforms
 from useg.data.views import View, ViewFiles
 from useg.errors import ConfigError, DataError, Problem
 from useg.home.folder import write_atomically, writing
@@ -80,13 +82,10 @@ def prepare(
         DataError: the data cannot be trained on. ConfigError: settings do not fit it.
     """
     started = time.monotonic() if started is None else started
-    reading = read_layout(data, labels_needed=True) if isinstance(data, Path) else data.local()
-    found = examine_reading(reading, classes=classes, progress=progress).usable()
-    if found.mapping is None or found.fingerprint is None:
-        raise DataError(f"{reading.root}: no labels were found, so there is nothing to train on")
-    source = None
-    if not isinstance(data, Path):
-        found.reading, source = data.named(found.reading), data.files
+    found, source, factors = _examined(data, classes, progress)
+    mapping, fingerprint = found.mapping, found.fingerprint
+    if mapping is None or fingerprint is None:
+        raise DataError(f"{found.reading.root}: no labels were found, so there is nothing to train on")
     for line in (found.reading.rule, *found.repairs, *found.warnings):
         note(line)
     labelled = [sample for sample in found.reading.samples if sample.labels]
@@ -95,17 +94,49 @@ def prepare(
 
     if plan_file is not None:
         plan = load_plan(plan_file)
-        _check_plan(plan, found.fingerprint, plan_file)
-        samples = Samples(labelled, found.mapping, plan.stored_channels, planes=plan.planes, source=source)
-        splits = _split(samples, config, found.fingerprint, notes)
+        _check_plan(plan, fingerprint, plan_file)
+        samples = Samples(labelled, mapping, plan.stored_channels, planes=plan.planes, source=source)
+        splits = _split(samples, config, fingerprint, notes)
     else:
-        planes = _wants_planes(found.fingerprint, config)
-        samples = Samples(labelled, found.mapping, found.fingerprint.channels, planes=planes, source=source)
-        splits = _split(samples, config, found.fingerprint, notes)
-        plan = _plan(found.fingerprint, found.mapping, samples, splits[0], config, home, started)
+        planes = _wants_planes(fingerprint, config)
+        samples = Samples(labelled, mapping, fingerprint.channels, planes=planes, source=source)
+        splits = _split(samples, config, fingerprint, notes)
+        plan = _plan(fingerprint, mapping, samples, splits[0], config, home, started)
+    plan = _weighted(plan, factors)
     for line in notes[len(found.repairs) + len(found.warnings) :]:
         note(line)
-    return Prepared(found.reading, found.mapping, found.fingerprint, samples, splits, plan, tuple(notes))
+    return Prepared(found.reading, mapping, fingerprint, samples, splits, plan, tuple(notes))
+
+
+def _examined(
+    data: Path | View, classes: Path | None, progress: Progress | None
+) -> tuple[Inspection, Source | None, tuple[float, ...]]:
+    """What is in the data, where its files are had from (None: where they lie), and factors of class weights."""
+    if isinstance(data, Path):
+        return (
+            examine_reading(read_layout(data, labels_needed=True), classes=classes, progress=progress).usable(),
+            None,
+            (),
+        )
+    reading, changes = data.local(), parse_transforms(data.origin.transforms)
+    found = examine_reading(reading, classes=classes, progress=progress).usable()
+    factors: tuple[float, ...] = ()
+    if found.mapping is not None:
+        mapping = merge_classes(found.mapping, changes)
+        if mapping != found.mapping:
+            reading = replace(reading, hints=reading.hints | {"mapping": mapping.to_toml()})
+            found = examine_reading(reading, progress=progress).usable()
+        factors = class_factors(mapping, changes)
+    found.reading = data.named(found.reading)
+    return found, data.files, factors
+
+
+def _weighted(plan: Plan, factors: tuple[float, ...]) -> Plan:
+    """The plan with classes counting as a view declares."""
+    if all(factor == 1 for factor in factors):
+        return plan
+    weights = [weight * factor for weight, factor in zip(plan.class_weights, factors, strict=False)]
+    return plan.model_copy(update={"class_weights": (*weights, *plan.class_weights[len(weights) :])})
 
 
 def _check_names(samples: Sequence[Sample]) -> None:

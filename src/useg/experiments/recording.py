@@ -1,6 +1,7 @@
 """Which data a run learned from: a folder becomes a version by itself, and a run finds its version again."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +30,30 @@ def fetcher_of(objects: Objects) -> Fetcher:
     return Fetcher(objects, Cache(cache_folder()))
 
 
-def view_of(home: Path | str, dataset: str, ref: str, where: str | None) -> View:
+def view_of(home: Path | str, dataset: str, ref: str, where: str | None, transforms: Sequence[str] = ()) -> View:
     """The samples of a version in a home for which a query holds."""
     store, objects = open_home(home)
-    return open_view(Dataset.open(store, objects, dataset), ref, where, fetcher_of(objects))
+    return open_view(Dataset.open(store, objects, dataset), ref, where, fetcher_of(objects), transforms)
 
 
-def named_data(data: Path, where: str | None, home: Path) -> Path | View:
+def named_data(data: Path, where: str | None, home: Path, transforms: Sequence[str] = ()) -> Path | View:
     """What a user means by DATA: a folder or file that is there, else a data set of the home.
 
     Raises:
         InputError: a query is asked of a folder, or there is neither.
     """
     if data.exists():
-        if where is not None:
-            raise InputError(f"--where asks a data set: useg data add {data} --name NAME, then train on NAME")
+        if where is not None or transforms:
+            raise InputError(
+                f"--where and --transform ask a data set: useg data add {data} --name NAME, then train on NAME"
+            )
         return data
     name, ref = split_name(str(data))
     there = list_datasets(open_home(home)[0]) if home.is_dir() else []
     if name not in there:
         have = f" nor a data set of {home} (there: {', '.join(there[:20])})" if there else ""
         raise DataError(f"{data}: there is no such file or folder{have}")
-    return view_of(home, name, ref, where)
+    return view_of(home, name, ref, where, transforms)
 
 
 def folder_name(data: Path) -> str:
@@ -76,9 +79,9 @@ def record_folder(
     dataset = Dataset.open(store, objects, folder_name(data))
     link = sum(path.stat().st_size for path in _paths(samples)) > copied_bytes
     added = add(dataset, data, f"trained on {data}", link=link, follow_links=True)
-    manifest = dataset.contents(added.version).manifest
-    view = query(manifest, "true").digest
-    origin = Origin(dataset.name, added.digest, added.version.commit, view, None, kept=not link)
+    manifest = dataset.contents(added.own).manifest
+    view = query(manifest).digest
+    origin = Origin(dataset.name, added.own.digest, added.own.commit, view, None, kept=not link)
     return origin, checked(samples, manifest)
 
 
@@ -101,7 +104,7 @@ def files_of_run(home: Path, record: dict[str, Any], samples: list[Sample]) -> S
     if not origin:
         return None
     if origin["of"] == "view":
-        return view_of(home, origin["dataset"], origin["commit"], origin["where"]).files
+        return view_of(home, origin["dataset"], origin["commit"], origin["where"], origin["transforms"]).files
     store, objects = open_home(home)
     dataset = Dataset.open(store, objects, origin["dataset"])
     manifest = dataset.contents(dataset.version(origin["commit"])).manifest

@@ -82,7 +82,7 @@ def _judge(snapshot: Snapshot, kept: Words, lists: Lists, old: float) -> Condemn
     """The state that should follow: what has been garbage since then is doomed, what is none any more rescued."""
     before, listing = snapshot.condemned, snapshot.listing
     needed = _needed(snapshot, kept, lists, old)
-    doomed = {pack for pack in before.doomed if pack in listing or _is_whole(snapshot, pack)}
+    doomed = {pack for pack in before.doomed if pack in listing}
     packs: dict[str, int] = {}
     for pack, entry in listing.items():
         if pack in doomed or pack in needed:
@@ -92,7 +92,8 @@ def _judge(snapshot: Snapshot, kept: Words, lists: Lists, old: float) -> Condemn
         elif pack in before.packs or entry.modified <= old:
             packs[pack] = before.packs.get(pack, 0)
     damaged = {pack: digests for pack, digests in before.damaged.items() if pack in listing and pack not in doomed}
-    after = replace(before, packs=packs, doomed=frozenset(doomed), damaged=damaged)
+    gone = before.gone | {pack for pack in doomed if _is_whole(snapshot, pack)}
+    after = replace(before, packs=packs, doomed=frozenset(doomed), gone=gone, damaged=damaged)
     return before if after == before else after
 
 
@@ -116,8 +117,9 @@ def _needed(snapshot: Snapshot, kept: Words, lists: Lists, old: float) -> set[st
 
 
 def _is_whole(snapshot: Snapshot, pack: str) -> bool:
-    """Whether a pack was one raw object, so that its name could be given once more."""
-    return any(snapshot.index.pack(place) == pack for place in snapshot.index.all_places(words_of([pack])))
+    """Whether a pack is one raw object, so that its name could be given once more, or may be one."""
+    places = snapshot.index.all_places(words_of([pack]))
+    return pack not in snapshot.index.packs or any(snapshot.index.pack(place) == pack for place in places)
 
 
 def _rewrite(objects: Objects, kept: Words, lists: Lists, old: float) -> None:

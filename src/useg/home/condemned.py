@@ -1,6 +1,7 @@
 """The log of what is to be deleted from a home: packs first condemned, then doomed; and which objects are damaged.
 
-    condemned/<n>    {"state": {"condemned": {pack: n}, "doomed": [pack], "damaged": {pack: [digest]}}, "check": digest}
+    condemned/<n>    {"state": {"condemned": {pack: n}, "doomed": [pack], "gone": [pack], "damaged": {pack: [digest]}},
+                      "check": digest}
 
 Each entry holds the whole state, and the next is written by put-if-absent, so that of two collectors one knows that it
 lost. What is condemned is not built upon by writers any more; what is doomed is being deleted; what is damaged counts
@@ -29,7 +30,9 @@ class Condemned:
     Attributes:
         number: of the entry; 0 before the first.
         packs: which packs are condemned, and by the entry of which number.
-        doomed: packs that are being deleted, or were and must not come back under their names.
+        doomed: packs that are being deleted.
+        gone: names of packs that could come back, since they are named by one raw object, and must not: somebody who
+            was to delete one may only be slow.
         damaged: digests of the damaged objects, by pack; none where only the pack's footer is.
         since: when each entry was written, by the store's clock.
     """
@@ -37,12 +40,13 @@ class Condemned:
     number: int = 0
     packs: Mapping[str, int] = field(default_factory=dict)
     doomed: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
     damaged: Mapping[str, frozenset[str]] = field(default_factory=dict)
     since: Mapping[int, float] = field(default_factory=dict)
 
     def is_sound(self, pack: str) -> bool:
         """Whether writers may build upon what lies in a pack."""
-        return pack not in self.packs and pack not in self.doomed
+        return pack not in self.packs and pack not in self.doomed and pack not in self.gone
 
 
 def read_condemned(store: Store, known: Condemned | None = None) -> Condemned:
@@ -67,6 +71,7 @@ def write_condemned(store: Store, before: Condemned, after: Condemned) -> bool:
     state = {
         "condemned": {pack: by or number for pack, by in after.packs.items()},
         "doomed": sorted(after.doomed),
+        "gone": sorted(after.gone),
         "damaged": {pack: sorted(digests) for pack, digests in after.damaged.items()},
         "written_by": secrets.token_hex(8),
     }
@@ -85,6 +90,7 @@ def _read(store: Store, number: int, since: Mapping[int, float]) -> Condemned:
             number,
             state["condemned"],
             frozenset(state["doomed"]),
+            frozenset(state["gone"]),
             {pack: frozenset(digests) for pack, digests in state["damaged"].items()},
             since,
         )

@@ -68,11 +68,15 @@ def shrink(content: bytes) -> tuple[int, bytes]:
     """Kind and bytes in which an object is stored: compressed where that saves something."""
     if len(content) > 4 * _SAMPLE:
         middle = len(content) // 2
-        sample = content[middle : middle + _SAMPLE]
-        if len(_compressor().compress(sample)) > (1 - _LEAST_SAVING) * len(sample):
+        if not saves(content[middle : middle + _SAMPLE]):
             return RAW, content
     smaller: bytes = _compressor().compress(content)
     return (ZSTD, smaller) if len(smaller) <= (1 - _LEAST_SAVING) * len(content) else (RAW, content)
+
+
+def saves(sample: bytes) -> bool:
+    """Whether compressing saves enough of these bytes."""
+    return len(_compressor().compress(sample)) <= (1 - _LEAST_SAVING) * len(sample)
 
 
 def expand(kind: int, stored: bytes, length: int) -> bytes:
@@ -170,9 +174,7 @@ def read_footer(pack: str, tail: bytes, size: int) -> Rows | int:
         InputError: a newer useg wrote it.
     """
     if not ends_as_pack(tail):
-        row = np.zeros(1, PACKED)
-        row["digest"], row["stored"], row["length"] = words_of([pack]), size, size
-        return row
+        return whole_pack(pack, size)
     if not tail.endswith(_PACK_MAGIC):
         raise InputError(f"packs/{pack}: written by a newer useg than this one; update useg")
     damaged = DamagedFile(f"packs/{pack}: its footer is not what was written")
@@ -190,6 +192,13 @@ def read_footer(pack: str, tail: bytes, size: int) -> Rows | int:
     if (rows["offset"] + rows["stored"] > size - _END - length).any():
         raise damaged
     return rows
+
+
+def whole_pack(pack: str, size: int) -> Rows:
+    """What lies in a pack that is one raw object."""
+    row = np.zeros(1, PACKED)
+    row["digest"], row["stored"], row["length"] = words_of([pack]), size, size
+    return row
 
 
 def tail_start(size: int, needed: int = _TAIL) -> int:
@@ -237,8 +246,10 @@ __all__ = [
     "ends_as_pack",
     "expand",
     "read_footer",
+    "saves",
     "shrink",
     "tail_start",
     "texts_of",
+    "whole_pack",
     "words_of",
 ]

@@ -103,7 +103,8 @@ def _survivors(
     was_indexed = np.isin(index.rows["pack"], np.arange(len(snapshot.index.packs)))
     places = np.flatnonzero(is_touched & was_indexed & index.is_there & ~must_go)
     digests = index.rows["digest"][places]
-    alone = digests[index.find(digests, index.is_usable & ~is_touched) < 0]
+    # what a killed withdrawal has copied is not visible yet
+    alone = digests[index.find(digests, index.is_usable & ~is_touched & was_indexed) < 0]
     found = index.find(alone, index.is_there & ~index.is_damaged & ~must_go)
     return np.unique(found[found >= 0])
 

@@ -25,7 +25,9 @@ from useg.home.packs import (
     chunk_list,
     encode_segment,
     shrink,
+    whole_pack,
 )
+from useg.home.sharing import is_better_shared, shared
 from useg.home.store import Missing
 from useg.home.unpacking import Unpacker
 
@@ -75,6 +77,7 @@ class Writer:
         waiting = [pack for pack in snapshot.orphans() if snapshot.condemned.is_sound(pack)]
         self._adopted = _without_lists(read_footers(self.store, snapshot, waiting))
         self._withdrawn = snapshot.withdrawn
+        self._names, self._is_sound = snapshot.listing.keys(), snapshot.condemned.is_sound
         self._index = snapshot.with_segments(self._adopted)
         self._relied: set[bytes] = set()
         self._own: set[bytes] = set()
@@ -108,10 +111,31 @@ class Writer:
             length = file.seek(0, 2)
             file.seek(0)
             if length > WHOLE_BYTES:
-                return self.put_stream(file, length)
+                return self._put_shared(file.fileno(), length) or self.put_stream(file, length)
             content = file.read()
         before = self._bytes_stored
         return FileStored(self.put(content), len(content), self._bytes_stored - before)
+
+    def _put_shared(self, file: int, length: int) -> FileStored | None:
+        """Keep a file whole, sharing its bytes; None where that is not possible, or no gain."""
+        if not is_better_shared(file, length):
+            return None
+        with shared(self.store, file) as clone:
+            if clone is None:
+                return None
+            whole = blake3()
+            whole.update_mmap(clone)
+            pack, length = whole.hexdigest(), clone.stat().st_size
+            self._refuse_withdrawn(whole.digest())
+            if not self._is_there(whole.digest()):
+                # what lies under its name, or did, is damaged or being deleted
+                if pack in self._names or not self._is_sound(pack):
+                    return None
+                self.store.put(f"packs/{pack}", clone)
+                self._sealed.append(([pack], whole_pack(pack, length)))
+                self._own.add(whole.digest())
+            self._came(length)
+        return FileStored(pack, length, 0)
 
     def put_stream(self, reader: Reader, length: int) -> FileStored:
         """Store a large object, cut by its content.
@@ -269,7 +293,7 @@ class Writer:
             words = _words([digest])
             try:
                 places = unpacker.candidates(words)
-                if places and index.rows["kind"][places[0]] == CHUNKS:
+                if places and index.rows["length"][places[0]] > WHOLE_BYTES:
                     self.put_pieces(unpacker.stream(digest.hex(), words), int(index.rows["length"][places[0]]))
                 else:
                     self._put_piece(digest, unpacker.one(digest.hex(), words))
