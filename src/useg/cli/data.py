@@ -28,6 +28,9 @@ def add(
     link: Annotated[bool, typer.Option("--link", help="Keep digests and paths, and leave the files there.")] = False,
     strip: Annotated[bool, typer.Option("--strip", help="Take out headers that could name a person.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep samples that DATA does not have.")] = False,
+    statistics: Annotated[
+        bool, typer.Option("--statistics/--no-statistics", help="Count sizes, pixels and objects, for queries.")
+    ] = True,
     branch: Branch = "main",
     home: Home = None,
     json: Json = False,
@@ -40,6 +43,13 @@ def add(
         added = add_data(dataset, data, message, link=link, strip=strip, keep=keep, branch=branch, progress=advance)
     for problem in (*added.problems, *added.left):
         warn(str(problem))
+    if statistics and added.changed:
+        from useg.data.layouts import read_layout
+        from useg.data.statistics import count
+
+        samples = {sample.key: sample for sample in read_layout(data).samples}
+        with progress("counting") as advance:
+            count(dataset, dataset.contents(added.own).manifest, samples, progress=advance)
     found = {
         "name": dataset.name,
         "digest": added.digest,
@@ -243,10 +253,11 @@ def query(
 ) -> None:
     """List the samples for which WHERE holds."""
     from useg.data.query import query as ask
+    from useg.data.statistics import with_known_statistics
 
     dataset, ref = opened(name, home)
     version = dataset.resolve(ref)
-    view = ask(dataset.contents(version).manifest, where)
+    view = ask(with_known_statistics(dataset, dataset.contents(version).manifest), where)
     found = {"version": version.digest, "view": view.digest, "where": view.where, "keys": list(view.keys)}
     emit(found, json=json, text=lambda: "\n".join(view.keys))
 

@@ -10,6 +10,7 @@ from useg.data.commits import Version
 from useg.data.fields import Value, shown, typed_column, why_unsayable
 from useg.data.manifest import Manifest, Row
 from useg.data.manifest_rows import RESERVED, TYPES
+from useg.data.statistics import rows_where
 from useg.data.versions import MAIN, Dataset
 from useg.errors import DataError, Problem
 
@@ -57,7 +58,7 @@ def set_fields(
     """
     base = _head(dataset, branch)
     manifest = dataset.contents(base).manifest
-    rows = _chosen(manifest, where)
+    rows = rows_where(dataset, manifest, where)
     values = {name: text or None for name, text in assignments.items()}
     said = ", ".join(f"{name}={text}" for name, text in assignments.items())
     message = message or f"set {said}" + (f" where {where}" if where else "")
@@ -86,14 +87,6 @@ def annotate(dataset: Dataset, path: Path, *, message: str | None = None, branch
 def _head(dataset: Dataset, branch: str) -> Version:
     base = dataset.head(branch)
     return dataset.resolve(branch) if base is None else base
-
-
-def _chosen(manifest: Manifest, where: str | None) -> list[Row]:
-    if where is None:
-        return list(manifest.rows())
-    from useg.data.query import query
-
-    return list(manifest.rows(query(manifest, where).keys))
 
 
 def _commit(dataset: Dataset, base: Version, rows: Sequence[Row], texts: Texts, message: str, branch: str) -> Annotated:

@@ -10,11 +10,11 @@ from useg.data.commits import Contents, Version
 from useg.data.folder_notes import OWN_FOLDER, Notes, read_notes, write_notes
 from useg.data.known_files import KnownFiles
 from useg.data.laying import laying
-from useg.data.manifest import Manifest, Row
 from useg.data.mapping_file import MAPPING_FILE
 from useg.data.pairs import PAIRS_FILE
 from useg.data.pairs_text import pairs_text
 from useg.data.progress import Progress
+from useg.data.statistics import rows_where
 from useg.data.versions import Dataset
 from useg.errors import DataError
 from useg.home.folder import writing
@@ -70,7 +70,7 @@ def checkout(
     """
     version = dataset.resolve(ref)
     contents = dataset.contents(version)
-    rows = _rows(contents.manifest, where)
+    rows = rows_where(dataset, contents.manifest, where)
     wanted = wanted_files(rows)
     texts = {PAIRS_FILE: pairs_text(rows).encode()}
     if contents.mapping is not None:
@@ -92,14 +92,6 @@ def checkout(
     size = sum(length for _, length in plan.fetch.values()) + sum(map(len, plan.texts.values()))
     written = len(plan.fetch) + len(plan.texts)
     return CheckedOut(version, len(rows), written, len(plan.kept), len(plan.remove), size)
-
-
-def _rows(manifest: Manifest, where: str | None) -> list[Row]:
-    if where is None:
-        return list(manifest.rows())
-    from useg.data.query import query
-
-    return list(manifest.rows(query(manifest, where).keys))
 
 
 def _digests(wanted: dict[str, tuple[str, int]]) -> dict[str, str]:

@@ -261,11 +261,12 @@ def open_view(
         DataError: the query holds for no sample.
     """
     from useg.data.query import query
+    from useg.data.statistics import with_known_statistics
 
     version = dataset.resolve(ref)
     contents = dataset.contents(version)
     changes = parse_transforms(transforms)
-    view = query(contents.manifest, where, changes)
+    view = query(with_known_statistics(dataset, contents.manifest), where, changes)
     chosen = set(view.keys)
     rows = sorted(contents.manifest.rows(chosen), key=lambda row: natural_order(row.key))
     if not rows:

@@ -104,7 +104,7 @@ def files_of_run(home: Path, record: dict[str, Any], samples: list[Sample]) -> S
     if not origin:
         return None
     if origin["of"] == "view":
-        return view_of(home, origin["dataset"], origin["commit"], origin["where"], origin["transforms"]).files
+        return view_of(home, origin["dataset"], origin["commit"], None, origin["transforms"]).files
     store, objects = open_home(home)
     dataset = Dataset.open(store, objects, origin["dataset"])
     manifest = dataset.contents(dataset.version(origin["commit"])).manifest

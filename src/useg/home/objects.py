@@ -79,8 +79,11 @@ class Objects:
         Raises:
             Missing: there is none. Withdrawn: it was withdrawn.
         """
-        index, places = self._places([digest])
-        return int(index.rows["length"][places[0]])
+        index = self.snapshot.index
+        place = index.find_one(words_of([digest]).tobytes())
+        if place < 0 or digest in self.snapshot.withdrawn:
+            index, (place,) = self._places([digest])
+        return int(index.rows["length"][place])
 
     def get(self, digest: str) -> bytes:
         """An object, verified.

@@ -1,0 +1,149 @@
+"""What is counted in the files of samples, once for each content, and kept in the home beside the versions."""
+
+import io
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from useg.data.forms import pack_colours
+from useg.data.images import read_header, read_image
+from useg.data.manifest import Manifest, Row
+from useg.data.reading import Sample
+from useg.data.statistics_join import content_digests
+from useg.errors import UsegError
+from useg.home import refs
+
+if TYPE_CHECKING:
+    from useg.data.versions import Dataset
+
+MOST_VALUES = 32
+"""A label map with more values than these is taken to number objects, and its values are not counted one by one."""
+
+Counts = dict[str, int | str | bytes | None]
+
+
+def known_statistics(dataset: "Dataset") -> pa.Table | None:
+    """The statistics that a home has for a data set, None without any."""
+    entry = refs.read_ref(dataset.store, _name(dataset))
+    if entry is None or entry.record["to"] is None:
+        return None
+    return pq.read_table(io.BytesIO(dataset.objects.get(entry.record["to"])))
+
+
+def with_known_statistics(dataset: "Dataset", manifest: Manifest) -> Manifest:
+    """The manifest with what was counted in its files as further columns for queries."""
+    table = known_statistics(dataset)
+    return manifest if table is None else manifest.with_statistics(table)
+
+
+def rows_where(dataset: "Dataset", manifest: Manifest, where: str | None) -> list[Row]:
+    """The samples of a manifest for which a query holds; None takes all."""
+    from useg.data.query import query
+
+    keys = None if where is None else query(with_known_statistics(dataset, manifest), where).keys
+    return list(manifest.rows(keys))
+
+
+def count(
+    dataset: "Dataset",
+    manifest: Manifest,
+    samples: Mapping[str, Sample],
+    *,
+    progress: Callable[..., None] | None = None,
+    threads: int = 2,
+) -> int:
+    """Count what was not counted yet, and keep it in the home; returns how many samples were read.
+
+    Columns: `height`, `width`, `depth` (null in 2D), `channels`, `dtype`, `objects` (masks of single objects, or
+    numbers in a label map), and pixels by value of the label files, `pixels.<value>`. A file that cannot be read has
+    none of them.
+
+    Args:
+        dataset: where they are kept.
+        manifest: of the version.
+        samples: by key, with refs to files of this machine. Others are left out.
+        progress: told how many samples are done.
+        threads: that read files.
+    """
+    known = known_statistics(dataset)
+    contents = content_digests(manifest)
+    have = set(zip(known["image"].to_pylist(), known["label"].to_pylist(), strict=True)) if known is not None else set()
+    missing: dict[tuple[bytes, bytes], Sample] = {}
+    for key, image, label in zip(*(contents[name].to_pylist() for name in ("key", "image", "label")), strict=True):
+        if (image, label) not in have and key in samples:
+            missing.setdefault((image, label), samples[key])
+    if not missing:
+        return 0
+    rows: list[Counts] = []
+    with ThreadPoolExecutor(threads) as workers:
+        for (image, label), found in zip(missing, workers.map(_counted, missing.values()), strict=True):
+            rows.append({"image": image, "label": label, **found})
+            if progress is not None:
+                progress(len(rows), total=len(missing))
+    _keep(dataset, _joined(known, rows))
+    return len(missing)
+
+
+def _keep(dataset: "Dataset", table: pa.Table) -> None:
+    """Move the ref to the new table; of two who count at the same time, the loser's are counted again next time."""
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    with dataset.objects.writer() as writer:
+        digest = writer.put(content.getvalue())
+        writer.commit()
+    entry = refs.read_ref(dataset.store, _name(dataset))
+    record = {"to": digest, "names": [digest]}
+    try:
+        refs.move_ref(dataset.store, _name(dataset), record, expected=entry.number if entry else 0)
+    except refs.Moved:
+        return
+
+
+def _name(dataset: "Dataset") -> str:
+    return f"statistics/{dataset.name}"
+
+
+def _joined(known: pa.Table | None, rows: list[Counts]) -> pa.Table:
+    names = sorted({name for row in rows for name in row} - {"image", "label"})
+    digests = {name: pa.array([row[name] for row in rows], pa.binary(32)) for name in ("image", "label")}
+    kinds = {name: pa.string() if name == "dtype" else pa.int64() for name in names}
+    columns = {name: pa.array([row.get(name) for row in rows], kinds[name]) for name in names}
+    new = pa.table(digests | columns)
+    return new if known is None else pa.concat_tables([known, new], promote_options="default")
+
+
+def _counted(sample: Sample) -> Counts:
+    try:
+        header = read_header(sample.images[0])
+        *deep, height, width = header.space
+        found: Counts = {
+            "height": height,
+            "width": width,
+            "depth": deep[0] if deep else None,
+            "channels": header.channels if len(sample.images) == 1 else len(sample.images),
+            "dtype": str(header.dtype),
+        }
+        if sample.masks_are_objects:
+            return found | {"objects": len(sample.labels)}
+        return found | _pixels(sample.labels)
+    except (UsegError, OSError, ValueError):
+        return {}  # inspection and training say what is wrong with it
+
+
+def _pixels(labels: Iterable[str]) -> Counts:
+    counts: dict[int, int] = {}
+    for ref in labels:
+        stored = read_image(ref)
+        packed = stored[0] if len(stored) == 1 else pack_colours(stored[:3])
+        if packed.dtype.kind == "f":
+            packed = np.nan_to_num(packed).round().astype(np.int64)
+        values, numbers = np.unique(packed, return_counts=True)
+        for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
+            counts[value] = counts.get(value, 0) + number
+    if len(counts) > MOST_VALUES:
+        return {"objects": len(counts) - (0 in counts)}
+    return {f"pixels.{value}": number for value, number in counts.items()}
