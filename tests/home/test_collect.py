@@ -239,9 +239,7 @@ def test_a_writer_overtaken_by_two_collections_is_told():
         for _ in range(2):
             collect(store, Objects(store), grace_s=GRACE)
             clock.now += GRACE
-        with pytest.raises(
-            ResourceError, match="deleted by a collection while this went on"
-        ):
+        with pytest.raises(ResourceError, match="deleted by a collection while this went on"):
             slow.commit()
 
 

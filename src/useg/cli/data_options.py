@@ -17,10 +17,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME[@REF]", help="A data set, and
 def opened(name: str, home: str | None) -> "tuple[Dataset, str]":
     """The data set that `NAME[@REF]` names, and the ref."""
     from useg.data.versions import Dataset, split_name
-    from useg.home.opening import open_home
+    from useg.home.opening import cache_for, open_home
 
     name, ref = split_name(name)
-    return Dataset.open(*open_home(home), name), ref
+    store, objects = open_home(home)
+    return Dataset.open(store, objects, name, cache_for(store)), ref
 
 
 def size(count: float) -> str:

@@ -53,7 +53,7 @@ def send(
         Moved: both sides have moved on. DataError: objects are missing in the source, or samples conflict.
     """
     version = source.resolve(ref)
-    wanted = closure(source.objects, [version.commit])
+    wanted = closure(source.objects, [version.commit], nearer=target.objects)
     linked = [each for each in source.ancestors(version).values() if each.links]
     if linked:
         missing = sum(not there for there in source.objects.has(wanted))

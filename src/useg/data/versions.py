@@ -24,6 +24,7 @@ from useg.data.manifest import Manifest
 from useg.data.merging import Side, check_paths, merge_manifests, merge_texts
 from useg.errors import DataError, InputError, Problem
 from useg.home import refs
+from useg.home.cache import Cache
 from useg.home.objects import Objects
 from useg.home.store import Store
 
@@ -70,21 +71,25 @@ def list_datasets(store: Store) -> list[str]:
 class Dataset:
     """One data set of a home; see `Dataset.open`."""
 
-    def __init__(self, store: Store, objects: Objects, name: str) -> None:
-        self.store, self.objects, self.name = store, objects, name
+    def __init__(self, store: Store, objects: Objects, name: str, cache: Cache | None = None) -> None:
+        self.store, self.objects, self.name, self.cache = store, objects, name, cache
         self._versions: dict[str, Version] = {}
         self._manifests: dict[str, Manifest] = {}
 
     @classmethod
-    def open(cls, store: Store, objects: Objects, name: str) -> "Dataset":
+    def open(cls, store: Store, objects: Objects, name: str, cache: Cache | None = None) -> "Dataset":
         """The data set of this name, which needs not have a version yet.
+
+        Args:
+            store: the home. objects: of the home. name: of the data set.
+            cache: of this machine, where manifests of a home that is far away are kept.
 
         Raises:
             InputError: not a name.
         """
         if not _NAME.fullmatch(name):
             raise InputError(f"a data set's name is up to 100 letters, digits, '.', '-' and '_', not {name!r}")
-        return cls(store, objects, name)
+        return cls(store, objects, name, cache)
 
     def branches(self) -> dict[str, str]:
         """The commit that each branch stands at."""
@@ -132,11 +137,21 @@ class Dataset:
         if manifest is None:
             parts = version.record["manifest"]
             wanted = [parts["base"], *parts["deltas"]]
-            blobs = dict(self.objects.get_many(wanted))
+            blobs = self._parts(wanted)
             manifest = Manifest.decode(blobs[parts["base"]], [blobs[digest] for digest in parts["deltas"]])
             # The latest few are wanted again: by a merge, a difference, the next commit.
             self._manifests = dict([*self._manifests.items(), (version.commit, manifest)][-4:])
         return Contents(manifest, version.mapping, version.links)
+
+    def _parts(self, digests: list[str]) -> dict[str, bytes]:
+        """Files of manifests, each fetched once."""
+        near = {digest: self.cache.path(digest) if self.cache else None for digest in digests}
+        parts = {digest: path.read_bytes() for digest, path in near.items() if path is not None}
+        for digest, content in self.objects.get_many([digest for digest in digests if digest not in parts]):
+            parts[digest] = content
+            if self.cache is not None:
+                self.cache.add(digest, content)
+        return parts
 
     def ancestors(self, *tips: Version) -> dict[str, Version]:
         """These versions and all that they grew from, by commit; nearer ones first."""

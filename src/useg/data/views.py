@@ -81,7 +81,7 @@ class ViewFiles:
         self._rows, self._transforms = {row.key: row for row in rows}, tuple(transforms)
         self._fetcher, self._places = fetcher, places or {}
         self._check = _Check()
-        self._local: dict[str, Sample] = {}
+        self._local: dict[str, tuple[Sample, tuple[str, ...]]] = {}
         self._lock = Lock()
 
     def space(self, sample: Sample) -> tuple[int, ...]:
@@ -98,8 +98,8 @@ class ViewFiles:
         """
         with self._lock:
             known = self._local.get(sample.key)
-        if known is not None and (not self._transforms or all(map(os.path.exists, known.images + known.labels))):
-            return known
+        if known is not None and all(map(os.path.exists, known[1])):
+            return known[0]
         refs = [ref for role in ROLES for ref in self._rows[sample.key].files.get(role, ())]
         paths = self._paths(sample.key, refs)
 
@@ -115,9 +115,9 @@ class ViewFiles:
         )
         if self._transforms:
             found = change_files(found, self._transforms, self._fetcher.cache)
-        if self._transforms or all(path in self._places for path in paths):
-            with self._lock:
-                self._local[sample.key] = found  # of the cache, only what was changed: that takes longest
+        files = {str(split_ref(ref)[0]) for ref in (*found.images, *found.labels, *filter(None, [found.region]))}
+        with self._lock:
+            self._local[sample.key] = found, tuple(files)  # files of the cache may go
         return found
 
     def _paths(self, key: str, refs: Sequence[FileRef]) -> dict[str, str]:

@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from useg.home.cache import cache_folder
+from useg.home.cache import Cache, cache_folder
 from useg.home.folder import find_home
 from useg.home.objects import Objects
 from useg.home.store import Store, open_store
@@ -26,3 +26,8 @@ def open_home(address: str | Path | None = None) -> tuple[Store, Objects]:
     store = open_store(text)
     known = cache_folder() / "index" / hashlib.sha256(store.url.encode()).hexdigest()[:16]
     return store, Objects(store, index_cache=known)
+
+
+def cache_for(store: Store) -> Cache | None:
+    """This machine's cache, for what is read again and again from a home that is not a folder."""
+    return None if "://" not in store.url else Cache(cache_folder())

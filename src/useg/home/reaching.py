@@ -1,7 +1,7 @@
 """What a home keeps: every object that its refs and runs lead to."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,28 +30,33 @@ def reachable(store: Store, objects: Objects) -> Words:
     return _follow(objects, [_record(key, store.get(key)) for key in keys])
 
 
-def closure(objects: Objects, records: Sequence[str]) -> list[str]:
+def closure(objects: Objects, records: Sequence[str], *, nearer: Objects | None = None) -> list[str]:
     """The digests of these records and of all that they lead to, e.g. everything that a version needs.
+
+    Args:
+        objects: of the home.
+        records: digests.
+        nearer: of another home, from which records and lists are read where it has them.
 
     Raises:
         Missing: a record is not there. DamagedFile: one cannot be read.
     """
-    return texts_of(_follow(objects, [{"names": [], "lists": [], "records": list(records)}]))
+    return texts_of(_follow(objects, [{"names": [], "lists": [], "records": list(records)}], nearer))
 
 
-def _follow(objects: Objects, records: list[dict[str, Any]]) -> Words:
+def _follow(objects: Objects, records: list[dict[str, Any]], nearer: Objects | None = None) -> Words:
     found = [np.empty((0, 4), "<u8")]
     opened: set[str] = set()
     while records:
         named = [digest for record in records for field in ("names", "records", "lists") for digest in record[field]]
         found.append(words_of(named))
         lists = _new((digest for record in records for digest in record["lists"]), opened)
-        for digest, content in objects.get_many(_kept(objects, lists)):
+        for digest, content in _read(objects, lists, nearer):
             if len(content) % 32:
                 raise DamagedFile(f"{objects.store.url}: object {digest} is no list of digests")
             found.append(np.frombuffer(content, "<u8").reshape(-1, 4))
         next_ = _new((digest for record in records for digest in record["records"]), opened)
-        records = [_record(digest, content) for digest, content in objects.get_many(_kept(objects, next_))]
+        records = [_record(digest, content) for digest, content in _read(objects, next_, nearer)]
     return unique(np.concatenate(found))
 
 
@@ -68,6 +73,14 @@ def _new(digests: Iterable[str], opened: set[str]) -> list[str]:
     fresh = [digest for digest in dict.fromkeys(digests) if digest not in opened]
     opened.update(fresh)
     return fresh
+
+
+def _read(objects: Objects, digests: list[str], nearer: Objects | None) -> Iterator[tuple[str, bytes]]:
+    wanted = _kept(objects, digests)
+    near = nearer.has(wanted) if nearer is not None else [False] * len(wanted)
+    for home, is_near in ((nearer, True), (objects, False)):
+        if home is not None:
+            yield from home.get_many([digest for digest, here in zip(wanted, near, strict=True) if here is is_near])
 
 
 def _kept(objects: Objects, digests: list[str]) -> list[str]:
