@@ -33,6 +33,7 @@ from useg.data.adding import add
 from useg.data.images import read_image
 from useg.data.manifest import Manifest
 from useg.data.query import query
+from useg.data.sharing import send
 from useg.data.versions import Dataset, Version
 from useg.home.cache import Cache
 from useg.home.fetching import Fetcher
@@ -142,16 +143,21 @@ class Machine:
         """Bring the files of the latest version here; what was sent for it."""
         store = Counted(open_store(self.home))
         objects = Objects(store, index_cache=self.folder / "index")
-        manifest = latest(store, objects)[1]
         cache = Cache(self.folder / "cache", max_bytes=10**11)
+        wanted = files_of(latest(store, objects, cache)[1], where)
         before = cache.used()
-        wanted = files_of(manifest, where)
         Fetcher(objects, cache).files([each for group in wanted for each in group])
         return {"sent": store.sent, "requests": store.requests, "new_object_bytes": cache.used() - before}
 
+    def pull(self) -> int:
+        """Bring the latest version into a home of its own; what was sent for it."""
+        source, target = Counted(open_store(self.home)), open_store(self.folder / "home")
+        send(Dataset.open(source, Objects(source), "data"), Dataset.open(target, Objects(target), "data"))
+        return source.sent
 
-def latest(store: Store, objects: Objects) -> tuple[Version, Manifest]:
-    dataset = Dataset.open(store, objects, "data")
+
+def latest(store: Store, objects: Objects, cache: Cache | None = None) -> tuple[Version, Manifest]:
+    dataset = Dataset.open(store, objects, "data", cache)
     version = dataset.resolve("")
     return version, dataset.contents(version).manifest
 
@@ -185,18 +191,19 @@ def tweak() -> dict[str, Any]:
             add_folder(home, data)
             machine = Machine(home, folder / "machine")
             dvc = Dvc.start(folder)
-            whole, dvc_whole = machine.fetch(), dvc and dvc.publish_and_pull(data)
+            whole, _, dvc_whole = machine.fetch(), machine.pull(), dvc and dvc.publish_and_pull(data)
             before = manifest_parts(home)
             changed = change_masks(data, 0.01)
             add_folder(home, data)
             delta = sum(length for digest, length in manifest_parts(home).items() if digest not in before)
-            moved, dvc_moved = machine.fetch(), dvc and dvc.publish_and_pull(data)
+            moved, pulled, dvc_moved = machine.fetch(), machine.pull(), dvc and dvc.publish_and_pull(data)
         found[label] = {
             "all_bytes": whole["sent"],
             "changed_bytes": changed,
             "manifest_delta_bytes": delta,
             "moved_bytes": moved["sent"],
             "requests": moved["requests"],
+            "moved_bytes_between_homes": pulled,
             "of_what_is_allowed": round(moved["sent"] / (1.05 * changed + delta), 3),
             "dvc_all_bytes": dvc_whole,
             "dvc_moved_bytes": dvc_moved,
@@ -314,12 +321,13 @@ from data_versions import BATCH, files_of, latest
 imported = time.time()
 store = open_store(sys.argv[1])
 objects = Objects(store, index_cache=Path(sys.argv[2]) / "index")
-version, manifest = latest(store, objects)
+cache = Cache(Path(sys.argv[2]) / "cache", max_bytes=10**11)
+version, manifest = latest(store, objects, cache)
 known = time.time()
 order = files_of(manifest)
 random.Random(5).shuffle(order)
 ordered = time.time()
-with Fetcher(objects, Cache(Path(sys.argv[2]) / "cache", max_bytes=10**11)).ahead(order) as ahead:
+with Fetcher(objects, cache).ahead(order) as ahead:
     for group in order[:BATCH]:
         for file in ahead.files(group):
             read_image(str(file))

@@ -185,6 +185,29 @@ def test_a_record_that_cannot_be_read_stops_the_collection():
     assert everything_named_is_there(store)
 
 
+def test_a_record_that_is_missing_stops_the_collection():
+    store = Memory()
+    add(store, "a", [4])
+    store.put("refs/b/00000001", orjson.dumps({"to": "0" * 64, "records": ["0" * 64]}))
+    with pytest.raises(DamagedFile, match=f"there is no object {'0' * 64}, and a ref or a record leads to it"):
+        collect(store, Objects(store), grace_s=0)
+    assert [problem.what[:10] for problem in verify(Objects(store))] == ["nobody kno"]
+
+
+@pytest.mark.parametrize("operations", range(4, 12))
+def test_a_collection_that_was_slow_reads_the_refs_again(operations):
+    clock = Clock()
+    store = Memory(clock=clock)
+    add(store, "a", [4])
+    slow = Actor(store, lambda actor, mine: collect(mine, Objects(mine), grace_s=GRACE))
+    slow.step(operations)  # after some of these it has listed the refs, and not read the record
+    add(store, "a", [5])
+    settle(store, clock)
+    slow.finish()
+    assert slow.error is None
+    assert_tidy(store, clock)
+
+
 def test_runs_and_lists_keep_objects():
     clock = Clock()
     store = Memory(clock=clock)
@@ -461,7 +484,9 @@ class WritersAgainstCollectors(RuleBasedStateMachine):
             for actor in self.actors:
                 actor.finish()
                 # moved under it, or overtaken by a collection: it was told so
-                assert isinstance(actor.error, (Killed, ResourceError, type(None))) or "moved under" in str(actor.error)
+                assert isinstance(actor.error, (Killed, ResourceError, type(None))) or "moved under" in str(
+                    actor.error
+                ), repr(actor.error)
             everything_named_is_there(self.store)
             assert_tidy(self.store, self.clock)
         finally:

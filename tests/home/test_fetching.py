@@ -19,6 +19,8 @@ from useg.home import ahead as ahead_module
 from useg.home import fetching as fetching_module
 from useg.home.cache import Cache
 from useg.home.fetching import Fetcher, Stopped
+from useg.home.objects import Objects
+from useg.home.store import Folder, Memory, Missing
 
 
 class Gone(InputError):
@@ -286,6 +288,37 @@ def test_closing_does_not_wait_for_what_is_left(home: Home, cache: Cache) -> Non
         until(lambda: home.asked)
         threading.Timer(0.05, home.gate.set).start()
     assert len(list(cache.folder.glob("??/*.bin"))) < 100
+
+
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+def test_a_real_home_with_small_and_large_objects_and_a_damaged_one(tmp_path: Path, cache: Cache, kind: str) -> None:
+    store = Folder(tmp_path / "home") if kind == "folder" else Memory()
+    large = random.Random(7).randbytes(20 * 2**20)
+    with Objects(store).writer() as writer:
+        digests = [writer.put(content) for content in (*contents(50), large, b"")]
+        writer.commit()
+    big = Cache(tmp_path / "big", max_bytes=10**8)
+    fetcher = Fetcher(Objects(store), big)
+    wanted = [(digest, ".bin") for digest in reversed(digests)]
+    with fetcher.ahead([[each] for each in wanted]) as ahead:
+        assert read([ahead.files([each])[0] for each in wanted]) == [b"", large, *reversed(contents(50))]
+    with pytest.raises(Missing, match="0000"):
+        fetcher.files([("0" * 64, "")])
+
+
+def test_a_pack_with_a_flipped_bit_is_named(tmp_path: Path, cache: Cache) -> None:
+    with Objects(Folder(tmp_path / "home")).writer() as writer:
+        digests = [writer.put(content) for content in contents(3)]
+        writer.commit()
+    (pack,) = (tmp_path / "home" / "packs").iterdir()
+    flipped = bytearray(pack.read_bytes())
+    flipped[500] ^= 1
+    pack.chmod(0o644)
+    pack.write_bytes(flipped)
+    fetcher = Fetcher(Objects(Folder(tmp_path / "home")), cache)
+    with pytest.raises(DamagedFile, match=pack.name):
+        fetcher.files([(digest, "") for digest in digests])
+    assert len(list(cache.folder.glob("??/*"))) < 3
 
 
 WORKER = textwrap.dedent(

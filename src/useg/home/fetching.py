@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from useg.home.cache import Cache
 from useg.home.locks import claims_in
+from useg.home.objects import Objects
 
 if TYPE_CHECKING:
     from useg.home.ahead import Ahead
-    from useg.home.objects import Objects
 
 _Piece = TypeVar("_Piece")
 Wanted = tuple[str, str]
@@ -35,7 +35,7 @@ class Fetcher:
         cache: where files are kept.
     """
 
-    def __init__(self, objects: "Objects", cache: Cache) -> None:
+    def __init__(self, objects: Objects, cache: Cache) -> None:
         self.objects, self.cache = objects, cache
 
     def files(self, wanted: Sequence[Wanted], *, stop: Event | None = None) -> list[Path]:

@@ -5,7 +5,6 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -140,14 +139,17 @@ class Claims:
             return True
 
 
+_known: dict[tuple[Path, int], Claims] = {}
+_known_lock = Lock()
+
+
 def claims_in(folder: Path) -> Claims:
     """This process's claims on what comes into a folder."""
-    return _claims(folder / ".claims", os.getpid())
-
-
-@cache
-def _claims(file: Path, process: int) -> Claims:
-    return Claims(file)
+    key = (folder, os.getpid())  # a forked process has none of its parent's claims
+    with _known_lock:  # two of them in one process would not see each other's claims
+        if key not in _known:
+            _known[key] = Claims(folder / ".claims")
+        return _known[key]
 
 
 def _byte(digest: str) -> int:

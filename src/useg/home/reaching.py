@@ -10,9 +10,10 @@ import orjson
 from useg.errors import DamagedFile, InputError
 from useg.home.objects import Objects
 from useg.home.packs import Words, texts_of, words_of
-from useg.home.store import Store
+from useg.home.store import Missing, Store
 
 _REF = re.compile(r"refs/(.+)/(\d{8})")
+_TRIES = 3
 _RUN = re.compile(r"runs/[^/]+/(record\.json|record/[^/]+)")
 
 
@@ -22,12 +23,21 @@ def reachable(store: Store, objects: Objects) -> Words:
     Raises:
         DamagedFile: an entry or a record cannot be read, so that nobody knows what it keeps.
     """
+    for _ in range(_TRIES):
+        try:
+            return _follow(objects, [_record(key, store.get(key)) for key in _starts(store)])
+        except Missing as error:  # what the refs led to when they were listed may have been collected since
+            missing = error
+    raise DamagedFile(f"{missing}, and a ref or a record leads to it; pull it from another home") from missing
+
+
+def _starts(store: Store) -> list[str]:
+    """The keys of the latest entries of refs, and of runs' records."""
     latest: dict[str, str] = {}
     for entry in store.list("refs/"):
         if match := _REF.fullmatch(entry.key):
             latest[match[1]] = entry.key  # sorted, so that the last one is the latest
-    keys = [*latest.values(), *(entry.key for entry in store.list("runs/") if _RUN.fullmatch(entry.key))]
-    return _follow(objects, [_record(key, store.get(key)) for key in keys])
+    return [*latest.values(), *(entry.key for entry in store.list("runs/") if _RUN.fullmatch(entry.key))]
 
 
 def closure(objects: Objects, records: Sequence[str], *, nearer: Objects | None = None) -> list[str]:

@@ -29,7 +29,7 @@ class CellParameters:
     """
 
     cell_class: int = 1
-    seed_threshold: float = 0.97
+    seed_threshold: float = 0.99
     merge_threshold: float = 0.6
 
 
