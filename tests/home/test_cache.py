@@ -354,6 +354,13 @@ class Twin(RuleBasedStateMachine):
             self.pins[at][0].hold(digest(self.bytes_of(n)) for n in numbers)
             self.pins[at] = (self.pins[at][0], numbers)
 
+    @rule(at=st.integers(0, 5), numbers=st.sets(objects, max_size=3))
+    def pin_more(self, at: int, numbers: set[int]) -> None:
+        if self.pins:
+            pin, held = self.pins[at % len(self.pins)]
+            pin.hold_also(digest(self.bytes_of(n)) for n in numbers)
+            held |= numbers
+
     @rule(blocks=st.integers(0, 12))
     def evict(self, blocks: int) -> None:
         before = self.used()

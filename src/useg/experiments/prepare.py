@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,13 @@ import orjson
 from useg.config import Config
 from useg.data.fingerprint import Fingerprint
 from useg.data.headers import split_ref
-from useg.data.inspect import Inspection, examine_reading
 from useg.data.labels import LabelMapping
-from useg.data.layouts import read_layout
 from useg.data.reading import Reading, Sample
 from useg.data.samples import Samples, Source
 from useg.data.splits import GAP, assign_splits, blocks, fold_splits, folds
-from useg.data.transforming import class_factors, merge_classes
-from useg.data.transforms import parse_transforms
 from useg.data.views import View, ViewFiles
 from useg.errors import ConfigError, DataError, Problem
+from useg.experiments.examining import examined, weighted
 from useg.home.folder import write_atomically, writing
 from useg.segmentation.orientation import directed_axes
 from useg.train import probe
@@ -82,7 +79,7 @@ def prepare(
         DataError: the data cannot be trained on. ConfigError: settings do not fit it.
     """
     started = time.monotonic() if started is None else started
-    found, source, factors = _examined(data, classes, progress)
+    found, source, factors = examined(data, classes, progress)
     mapping, fingerprint = found.mapping, found.fingerprint
     if mapping is None or fingerprint is None:
         raise DataError(f"{found.reading.root}: no labels were found, so there is nothing to train on")
@@ -102,41 +99,10 @@ def prepare(
         samples = Samples(labelled, mapping, fingerprint.channels, planes=planes, source=source)
         splits = _split(samples, config, fingerprint, notes)
         plan = _plan(fingerprint, mapping, samples, splits[0], config, home, started)
-    plan = _weighted(plan, factors)
+    plan = weighted(plan, factors)
     for line in notes[len(found.repairs) + len(found.warnings) :]:
         note(line)
     return Prepared(found.reading, mapping, fingerprint, samples, splits, plan, tuple(notes))
-
-
-def _examined(
-    data: Path | View, classes: Path | None, progress: Progress | None
-) -> tuple[Inspection, Source | None, tuple[float, ...]]:
-    """What is in the data, where its files are had from (None: where they lie), and factors of class weights."""
-    if isinstance(data, Path):
-        return (
-            examine_reading(read_layout(data, labels_needed=True), classes=classes, progress=progress).usable(),
-            None,
-            (),
-        )
-    reading, changes = data.local(), parse_transforms(data.origin.transforms)
-    found = examine_reading(reading, classes=classes, progress=progress).usable()
-    factors: tuple[float, ...] = ()
-    if found.mapping is not None:
-        mapping = merge_classes(found.mapping, changes)
-        if mapping != found.mapping:
-            reading = replace(reading, hints=reading.hints | {"mapping": mapping.to_toml()})
-            found = examine_reading(reading, progress=progress).usable()
-        factors = class_factors(mapping, changes)
-    found.reading = data.named(found.reading)
-    return found, data.files, factors
-
-
-def _weighted(plan: Plan, factors: tuple[float, ...]) -> Plan:
-    """The plan with classes counting as a view declares."""
-    if all(factor == 1 for factor in factors):
-        return plan
-    weights = [weight * factor for weight, factor in zip(plan.class_weights, factors, strict=False)]
-    return plan.model_copy(update={"class_weights": (*weights, *plan.class_weights[len(weights) :])})
 
 
 def _check_names(samples: Sequence[Sample]) -> None:

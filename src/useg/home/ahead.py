@@ -1,6 +1,5 @@
 """Files fetched before they are asked for, by a thread that follows the order in which they will be."""
 
-import os
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -52,6 +51,7 @@ class Ahead:
         self._taken: deque[_Group] = deque(maxlen=_SLACK)  # and a quarter of the cache
         self._room = 0
         self._asked = 0
+        self._pinned = 0
         self._broken: Exception | None = None
         self._stop = Event()
         self._changed = Condition()
@@ -139,32 +139,40 @@ class Ahead:
             with self._changed:
                 self._broken = error
 
-    def _lot(self, most: int) -> Iterator[tuple[Wanted, ...]]:
-        """The next groups, when there is room for them."""
+    def _lot(self, most: int) -> Iterator[tuple[tuple[Wanted, ...], int]]:
+        """The next groups and the room they take, when there is room for them."""
         with self._changed:
             self._changed.wait_for(lambda: self._stop.is_set() or self._room < self._depth)
-            room = self._room
-        size = 0
+            left = min(self._depth - self._room, _LOT_BYTES)
         for group in self._order:
-            yield tuple(group)
-            most -= 1
+            room = 0
             for digest, _ in group:
                 with suppress(UsegError):  # told when it is fetched
-                    size += room_of(self._fetcher.objects.length(digest))
-            if most == 0 or size >= _LOT_BYTES or room + size >= self._depth or self._stop.is_set():
+                    room += room_of(self._fetcher.objects.length(digest))
+            yield tuple(group), room
+            most, left = most - 1, left - room
+            if most == 0 or left <= 0 or self._stop.is_set():
                 return
 
-    def _fetch(self, lot: list[tuple[Wanted, ...]]) -> list[_Group]:
+    def _fetch(self, lot: list[tuple[tuple[Wanted, ...], int]]) -> list[_Group]:
+        self._hold(lot)
+        paths = iter(self._fetcher.files([each for wanted, _ in lot for each in wanted], stop=self._stop))
+        return [_Group(wanted, [next(paths) for _ in wanted], room) for wanted, room in lot]
+
+    def _hold(self, lot: list[tuple[tuple[Wanted, ...], int]]) -> None:
         with self._changed:
-            self._coming = list(lot)
-            groups = [group.wanted for group in (*self._ready.values(), *self._taken)]
-        self._pin.hold({digest for group in (*groups, *lot) for digest, _ in group})
-        paths = iter(self._fetcher.files([each for group in lot for each in group], stop=self._stop))
-        found = []
-        for wanted in lot:
-            files = [next(paths) for _ in wanted]
-            found.append(_Group(wanted, files, sum(room_of(os.stat(file).st_size) for file in files)))
-        return found
+            self._coming = [wanted for wanted, _ in lot]
+            groups = [*self._ready.values(), *self._taken]
+            taken = sum(group.room for group in self._taken)
+        coming = [digest for wanted, _ in lot for digest, _ in wanted]
+        size = sum(room for _, room in lot)
+        self._pinned += size
+        # what was passed is let go now and then: each time would be most of the work where all files are here already
+        if self._pinned > self._depth + min(self._depth, self._fetcher.cache.max_bytes // 4):
+            self._pin.hold([*coming, *(digest for group in groups for digest, _ in group.wanted)])
+            self._pinned = size + self._room + taken
+        else:
+            self._pin.hold_also(coming)
 
     def _add(self, place: int, groups: list[_Group]) -> None:
         with self._changed:
