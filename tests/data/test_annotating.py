@@ -1,10 +1,10 @@
 import pytest
-from useg.data.manifest import FileRef, Manifest, Row
-from useg.home.objects import Objects
 
 from useg.data.annotating import annotate, set_fields
+from useg.data.manifest import FileRef, Manifest, Row
 from useg.data.versions import Contents, Dataset
 from useg.errors import DataError, InputError
+from useg.home.objects import Objects
 from useg.home.store import Memory
 
 
