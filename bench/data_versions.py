@@ -152,7 +152,8 @@ class Machine:
     def pull(self) -> int:
         """Bring the latest version into a home of its own; what was sent for it."""
         source, target = Counted(open_store(self.home)), open_store(self.folder / "home")
-        send(Dataset.open(source, Objects(source), "data"), Dataset.open(target, Objects(target), "data"))
+        known = Objects(source, index_cache=self.folder / "index of the other home")
+        send(Dataset.open(source, known, "data"), Dataset.open(target, Objects(target), "data"))
         return source.sent
 
 

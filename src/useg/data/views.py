@@ -3,14 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from useg.data.commits import Links, Version
 from useg.data.fields import text_of
 from useg.data.headers import split_ref
-from useg.data.images import read_header
+from useg.data.images import read_header, suffix_of
 from useg.data.known_files import digest_file
 from useg.data.manifest import FileRef, Row
 from useg.data.reading import Reading, Sample, natural_order
@@ -125,7 +125,7 @@ class ViewFiles:
         paths = {ref.path: self._places[ref.path] for ref in refs if ref.path in self._places}
         self._check(key, {paths[ref.path]: ref.digest for ref in refs if ref.path in paths})
         if fetched:
-            wanted = [(ref.digest, PurePosixPath(ref.path).suffix.lower()) for ref in fetched]
+            wanted = [(ref.digest, suffix_of(Path(ref.path))) for ref in fetched]
             files = self._fetcher.files(wanted)
             paths |= {ref.path: str(file) for ref, file in zip(fetched, files, strict=True)}
         return paths

@@ -3,7 +3,8 @@
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os.path import exists
 from pathlib import Path
 from threading import Condition, Event, Thread
 from types import TracebackType
@@ -139,33 +140,48 @@ class Ahead:
             with self._changed:
                 self._broken = error
 
-    def _lot(self, most: int) -> Iterator[tuple[tuple[Wanted, ...], int]]:
-        """The next groups and the room they take, when there is room for them."""
+    def _lot(self, most: int) -> Iterator[_Group]:
+        """The next groups, when there is room for them."""
         with self._changed:
             self._changed.wait_for(lambda: self._stop.is_set() or self._room < self._depth)
             left = min(self._depth - self._room, _LOT_BYTES)
-        for group in self._order:
-            room = 0
-            for digest, _ in group:
-                with suppress(UsegError):  # told when it is fetched
-                    room += room_of(self._fetcher.objects.length(digest))
-            yield tuple(group), room
-            most, left = most - 1, left - room
+        for wanted in self._order:
+            group = self._look(tuple(wanted))
+            yield group
+            most, left = most - 1, left - group.room
             if most == 0 or left <= 0 or self._stop.is_set():
                 return
 
-    def _fetch(self, lot: list[tuple[tuple[Wanted, ...], int]]) -> list[_Group]:
-        self._hold(lot)
-        paths = iter(self._fetcher.files([each for wanted, _ in lot for each in wanted], stop=self._stop))
-        return [_Group(wanted, [next(paths) for _ in wanted], room) for wanted, room in lot]
+    def _look(self, wanted: tuple[Wanted, ...]) -> _Group:
+        """A group with the files that are here already."""
+        paths, room = [], 0
+        for digest, suffix in wanted:
+            found = self._fetcher.cache.look(digest, suffix)
+            if found is not None:
+                paths.append(found[0])
+                room += room_of(found[1])
+            else:
+                with suppress(UsegError):  # told when it is fetched
+                    room += room_of(self._fetcher.objects.length(digest))
+        return _Group(wanted, paths, room)
 
-    def _hold(self, lot: list[tuple[tuple[Wanted, ...], int]]) -> None:
+    def _fetch(self, lot: list[_Group]) -> list[_Group]:
+        self._hold(lot)
+        # those that were all here may have gone before they were pinned
+        here = {id(group) for group in lot if len(group.paths) == len(group.wanted) and all(map(exists, group.paths))}
+        lacking = [each for group in lot if id(group) not in here for each in group.wanted]
+        paths = iter(self._fetcher.files(lacking, stop=self._stop))
+        return [
+            group if id(group) in here else replace(group, paths=[next(paths) for _ in group.wanted]) for group in lot
+        ]
+
+    def _hold(self, lot: list[_Group]) -> None:
         with self._changed:
-            self._coming = [wanted for wanted, _ in lot]
+            self._coming = [group.wanted for group in lot]
             groups = [*self._ready.values(), *self._taken]
             taken = sum(group.room for group in self._taken)
-        coming = [digest for wanted, _ in lot for digest, _ in wanted]
-        size = sum(room for _, room in lot)
+        coming = [digest for group in lot for digest, _ in group.wanted]
+        size = sum(group.room for group in lot)
         self._pinned += size
         # what was passed is let go now and then: each time would be most of the work where all files are here already
         if self._pinned > self._depth + min(self._depth, self._fetcher.cache.max_bytes // 4):

@@ -72,6 +72,7 @@ class Cache:
 
     def __init__(self, folder: Path, *, max_bytes: int | None = None) -> None:
         self.folder = folder.absolute()
+        self._root = str(self.folder)
         there = next(place for place in (self.folder, *self.folder.parents) if place.exists())
         if not there.is_dir():
             raise InputError(f"the cache {self.folder}: {there} is a file; a folder was wanted")
@@ -86,6 +87,11 @@ class Cache:
 
         While nobody pins it, it may go as the least recently used; what was opened stays readable.
         """
+        found = self.look(digest, suffix)
+        return found and found[0]
+
+    def look(self, digest: str, suffix: str = "") -> tuple[Path, int] | None:
+        """The object's file, as `path` gives it, and how many bytes it has."""
         place = self._place(digest, suffix)
         try:
             status = os.stat(place)
@@ -94,7 +100,7 @@ class Cache:
         if abs(time.time() - status.st_atime) > _TOUCH_S:
             with suppress(OSError):  # a folder that can only be read still serves
                 os.utime(place, ns=(time.time_ns(), status.st_mtime_ns))
-        return Path(place)
+        return Path(place), status.st_size
 
     def add(self, digest: str, content: bytes | Iterable[bytes], suffix: str = "") -> Path:
         """Keep an object; readers see it whole or not at all.
@@ -174,7 +180,7 @@ class Cache:
     def _place(self, digest: str, suffix: str) -> str:
         if not _DIGEST.fullmatch(digest) or not _SUFFIX.fullmatch(suffix):
             raise InputError(f"{digest + suffix!r}: 64 hexadecimal digits and the suffix of a file were wanted")
-        return f"{self.folder}/{digest[:2]}/{digest}{suffix}"
+        return f"{self._root}/{digest[:2]}/{digest}{suffix}"
 
     def _make_folders(self) -> None:
         if os.path.isdir(f"{self.folder}/.pins"):
