@@ -134,7 +134,7 @@ def main() -> None:
             "written": (folder / "out" / "large.tif").is_file(),
         }
     print(json.dumps(result))
-    from useg.cli.predict import parse_bytes
+    from useg.home.amounts import parse_bytes
 
     sys.exit(status or (0 if peak <= parse_bytes(asked.limit) else 1))
 

@@ -153,13 +153,13 @@ def test_fields_branches_and_merges(data: Path, tmp_path: Path, told: Any) -> No
 def test_a_tweak_is_a_view(data: Path, tmp_path: Path, told: Any) -> None:
     home = tmp_path / "home"
     told("data", "add", data, "--name", "cells", "--home", home)
-    before = told("data", "du", "--home", home)["bytes"]
+    before = told("data", "du", "--home", home)["datasets"]
     tweak = ["--transform", "scale=0.5", "--transform", "weight=255:3"]
     run = told("train", "cells", *tweak, *SMALL, "--home", home)
     record = json.loads((Path(run["folder"]) / "record.json").read_text())
     assert record["origin"]["transforms"] == ["scale=0.5", "weight=255:3"]
     assert json.loads((Path(run["folder"]) / "fingerprint.json").read_text())["median_space"] == [16, 16]
-    assert told("data", "du", "--home", home)["bytes"] == before, "nothing was copied"
+    assert told("data", "du", "--home", home)["datasets"] == before, "nothing was copied"
     again = told("train", "cells", *tweak, *SMALL, "--home", home)
     assert again["weights"] == run["weights"]
     assert again["weights"] != told("train", "cells", *SMALL, "--home", home)["weights"]

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from useg.cli import main
-from useg.cli.predict import parse_bytes
 from useg.data.labels import LabelClass, LabelMapping
 from useg.errors import ConfigError
+from useg.home.amounts import parse_bytes
 from useg.segmentation.normalise import ChannelNorm
 from useg.segmentation.unet import UNet
 from useg.train.bundle import save_bundle

@@ -52,7 +52,6 @@ def test_a_view_has_the_bytes_of_the_folder(dataset: Dataset, fetcher: Fetcher, 
             assert Path(file).suffix == Path(named).suffix
         assert view.files.space(sample) == (20, 24)
     assert view.origin.kept
-    assert view.named(view.local()) == view.reading
     assert sample_of(next(iter(dataset.contents(dataset.resolve()).manifest.rows()))) == view.reading.samples[0]
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from useg.cli import data_home
-from useg.cli.data_options import Home, Json, Name, opened, size
+from useg.cli.data_options import Home, Json, Name, opened
 from useg.cli.output import emit, note, progress, warn
+from useg.home.amounts import size
 
 if TYPE_CHECKING:
     from useg.data.versions import Dataset, Version

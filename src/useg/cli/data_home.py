@@ -1,11 +1,13 @@
 """The commands of `useg data` that look after homes: send, check, clean up, withdraw."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from useg.cli.data_options import Home, Json, Name, opened, size
+from useg.cli.data_options import Home, Json, Name, opened
 from useg.cli.output import emit, progress, warn
+from useg.home.amounts import size
 
 Other = Annotated[str, typer.Argument(metavar="HOME", help="The other home: a folder, s3://, gs:// or az://.")]
 To = Annotated[str, typer.Option("--branch", help="The branch that moves.")]
@@ -112,15 +114,15 @@ def purge(
 ) -> None:
     """Remove samples' bytes for ever: from all versions, packs, this machine's cache, and pictures of runs."""
     from useg.data.purging import purge as remove
-    from useg.home.cache import Cache, cache_folder
+    from useg.home.opening import machine_cache
 
     dataset, _ = opened(name, home)
     if not yes:
         typer.confirm(f"remove {len(samples)} samples of {dataset.name} from {dataset.store.url} for ever?", abort=True)
-    done = remove(dataset, samples, reason, Cache(cache_folder()))
+    done = remove(dataset, samples, reason, machine_cache())
     warn("other homes, checkouts and other machines' caches are not reached from here: purge or remove them, too")
     text = (
         f"{len(done.samples)} samples withdrawn: {done.objects} objects, {size(done.bytes)}; "
         f"{len(done.pages)} reports without their pictures"
     )
-    emit(done, json=json, text=text)  # type: ignore[arg-type]
+    emit(asdict(done), json=json, text=text)

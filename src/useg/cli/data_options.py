@@ -1,4 +1,4 @@
-"""What the commands of `useg data` share: their options, the data set that is meant, sizes for people."""
+"""What the commands of `useg data` share: their options, and the data set that is meant."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,12 +22,3 @@ def opened(name: str, home: str | None) -> "tuple[Dataset, str]":
     name, ref = split_name(name)
     store, objects = open_home(home)
     return Dataset.open(store, objects, name, cache_for(store)), ref
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return ""

@@ -7,6 +7,7 @@ import typer
 
 from useg.cli.output import emit, note, progress
 from useg.cli.train import (
+    CacheSize,
     Classes,
     ConfigFile,
     Epochs,
@@ -17,13 +18,20 @@ from useg.cli.train import (
     Seed,
     Sets,
     Steps,
+    Transforms,
+    Where,
     Workers,
     check_budget,
+    homes,
 )
 
 
 def plan(
-    data: Annotated[Path, typer.Argument(help="Folder, pairs.csv or file with images and labels.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder, pairs.csv or file with images and labels; or NAME[@REF] of a data set.")
+    ],
+    where: Where = None,
+    transforms: Transforms = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the plan here instead of to stdout.")] = None,
     minutes: Minutes = None,
     epochs: Epochs = None,
@@ -34,6 +42,7 @@ def plan(
     folds: Folds = None,
     workers: Workers = None,
     home: Home = None,
+    cache_size: CacheSize = None,
     seed: Seed = None,
     classes: Classes = None,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as one JSON object.")] = False,
@@ -41,16 +50,17 @@ def plan(
     """Plan a training on DATA: patch, depth, width, steps, loss, and why."""
     from useg.config import load_config
     from useg.experiments.prepare import prepare
-    from useg.home.folder import find_home
+    from useg.experiments.recording import named_data
 
     check_budget(minutes, epochs, steps)
     settings = load_config(
         config, sets or (), recipe=recipe, minutes=minutes, epochs=epochs, steps=steps, folds=folds,
         workers=workers, seed=seed,
     )  # fmt: skip
+    place, elsewhere = homes(home, cache_size)
     with progress("reading") as advance:
         prepared = prepare(
-            data, settings, find_home(home), classes=classes, note=note,
+            named_data(data, where, elsewhere or place, transforms or ()), settings, place, classes=classes, note=note,
             progress=lambda done, total: advance(done, total=total),
         )  # fmt: skip
     if out is not None:

@@ -1,32 +1,17 @@
 """`useg predict`: images of any size through trained networks."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from useg.cli.output import emit, note, progress
-from useg.errors import ConfigError, DataError, InputError, Problem
+from useg.errors import DataError, InputError, Problem
+from useg.home.amounts import parse_bytes
 
 __all__ = ["predict"]
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SHOWN = 5
-
-
-def parse_bytes(text: str) -> int:
-    """An amount of memory: `2GB`, `1.5 GiB`, `800M`, or a number of bytes.
-
-    Raises:
-        ConfigError: it is none, or zero.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
-    unit = match[2].lower() if match else ""
-    if match is None or (match[3] and not unit) or float(match[1]) == 0:
-        raise ConfigError(f"{text!r} is no amount of memory: write it like 2GB, 1.5GiB or 800MB")
-    return round(float(match[1]) * (_BINARY if match[3] else _UNITS)[unit])
 
 
 def predict(

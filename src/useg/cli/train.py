@@ -1,5 +1,6 @@
 """`useg train`: from a folder of images and masks to a trained, measured model."""
 
+import os
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,10 +20,28 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Instead of --minutes: op
 Recipe = Annotated[str | None, typer.Option(help="modern, or paper: the network and training of 2015.")]
 Folds = Annotated[int | None, typer.Option(min=0, max=20, help="Cross-validate with so many folds.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random. [default: 0]")]
-Home = Annotated[Path | None, typer.Option(help="Where runs are kept. [default: USEG_HOME, else useg-home/]")]
+Home = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder for runs and data sets; or s3://, gs://, az:// for data sets, while runs go to useg-home/. "
+        "[default: USEG_HOME, else useg-home/]"
+    ),
+]
+CacheSize = Annotated[
+    str | None,
+    typer.Option(
+        help="How much of data sets this machine keeps, like 50GB. [default: USEG_CACHE_SIZE, else half of "
+        "what is free]"
+    ),
+]
 Classes = Annotated[
     Path | None,
     typer.Option(help="Label mapping; by default classes.toml in DATA.", exists=True, dir_okay=False),
+]
+Where = Annotated[str | None, typer.Option(help="Of a data set, only samples for which this holds.")]
+Transforms = Annotated[
+    list[str] | None,
+    typer.Option("--transform", help="Of a data set: a change while loading, such as resize=256; repeatable."),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes (or GPUs) of this machine that train together.")]
 
@@ -32,11 +51,8 @@ def train(
         Path | None,
         typer.Argument(help="Folder, pairs.csv or file with images and labels; or NAME[@REF] of a data set."),
     ] = None,
-    where: Annotated[str | None, typer.Option(help="Of a data set, only samples for which this holds.")] = None,
-    transforms: Annotated[
-        list[str] | None,
-        typer.Option("--transform", help="Of a data set: a change while loading, such as resize=256; repeatable."),
-    ] = None,
+    where: Where = None,
+    transforms: Transforms = None,
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
@@ -49,6 +65,7 @@ def train(
     folds: Folds = None,
     workers: Workers = None,
     home: Home = None,
+    cache_size: CacheSize = None,
     name: Annotated[str | None, typer.Option(help="A name that becomes part of the run's id.")] = None,
     seed: Seed = None,
     classes: Classes = None,
@@ -64,7 +81,6 @@ def train(
     from useg.experiments.recording import named_data
     from useg.experiments.train import Listener, Stop
     from useg.experiments.train import train as run_training
-    from useg.home.folder import find_home
 
     check_budget(minutes, epochs, steps)
     if resume is not None:
@@ -90,10 +106,11 @@ def train(
     )
     listener = Listener(note=_say, progress=progress, stop=Stop())
     listener.stop.install()
-    place = find_home(home)
+    place, elsewhere = homes(home, cache_size)
     result = run_training(
-        None if data is None else named_data(data, where, place, transforms or ()),
+        None if data is None else named_data(data, where, elsewhere or place, transforms or ()),
         home=place,
+        data_home=elsewhere,
         config=settings,
         classes=classes,
         plan_file=plan,
@@ -107,6 +124,17 @@ def train(
     if result["status"] == "stopped":
         note(f"stopped; go on with: useg train --resume {result['run']}")
         raise typer.Exit(130)
+
+
+def homes(home: str | None, cache_size: str | None) -> tuple[Path, str | None]:
+    """The folder that runs are written to, and the address of data sets if that is another one."""
+    from useg.home.amounts import parse_bytes
+    from useg.home.opening import CACHE_SIZE, folder_for_runs, is_folder
+
+    if cache_size is not None:
+        parse_bytes(cache_size)
+        os.environ[CACHE_SIZE] = cache_size  # worker processes keep to it, too
+    return folder_for_runs(home), None if is_folder(home) else home or os.environ["USEG_HOME"]
 
 
 def check_budget(minutes: float | None, epochs: float | None, steps: int | None) -> None:

@@ -1,6 +1,6 @@
 """What is in a data folder, what is wrong with it, and the label mapping that repairs it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,8 @@ from useg.data.layouts import read_layout
 from useg.data.mapping_file import MAPPING_FILE, parse_keys, read_keys
 from useg.data.measure import OBJECT_MASKS, SampleRecord, measure_sample, problems_of
 from useg.data.reading import Reading, Sample
+from useg.data.renaming import renamed, unread
+from useg.data.samples import Plain, Source
 from useg.data.summarise import encode_distinct, summarise
 from useg.data.warn import warnings_about
 from useg.errors import DataError, Problem, UsegError
@@ -45,6 +47,7 @@ class Inspection:
         problems: what must be changed before training; nothing may be trained while there are any.
         warnings: what the user should know or check.
         repairs: what is done to the data on reading, recorded in the mapping or following from the files.
+        records: of each readable sample, what was measured.
     """
 
     reading: Reading
@@ -53,6 +56,24 @@ class Inspection:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     repairs: list[str] = field(default_factory=list)
+    records: list[SampleRecord] = field(default_factory=list, repr=False)
+
+    def fingerprint_without(self, keys: Collection[str]) -> Fingerprint:
+        """The measurements of all other samples than these, e.g. of what a training may know.
+
+        Raises:
+            ValueError: nothing was measured, or nothing would be left.
+        """
+        rest = [record for record in self.records if record.sample.key not in keys]
+        if not rest:
+            raise ValueError("no measured sample is left")
+        return summarise(rest, self.mapping, self.channel_names)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names the data gives its channels."""
+        names = self.reading.hints.get("channel_names")
+        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
     def usable(self) -> "Inspection":
         """The inspection itself, when there are no problems.
@@ -111,7 +132,7 @@ def examine(
 
 def find_mapping_file(root: Path, classes: Path | None) -> Path | None:
     """The mapping file to use: the given one, else `classes.toml` in the data folder, else none."""
-    if classes is not None:
+    if classes is not None or not root.exists():
         return classes
     folder = root if root.is_dir() else root.parent
     beside = folder / MAPPING_FILE
@@ -119,9 +140,21 @@ def find_mapping_file(root: Path, classes: Path | None) -> Path | None:
 
 
 def examine_reading(
-    reading: Reading, *, classes: Path | None = None, progress: Progress | None = None, threads: int = THREADS
+    reading: Reading,
+    *,
+    classes: Path | None = None,
+    progress: Progress | None = None,
+    threads: int = THREADS,
+    source: Source | None = None,
 ) -> Inspection:
     """Measure and understand the samples of a reading.
+
+    Args:
+        reading: which files make which samples.
+        classes: a label mapping, complete or partial.
+        progress: told about every sample.
+        threads: that read files.
+        source: where the files are had from; None: where the refs say.
 
     Raises:
         DataError: the given mapping is no mapping.
@@ -135,7 +168,7 @@ def examine_reading(
         found.repairs.append(f"label mapping taken from {path}")
     if not reading.samples:
         return found
-    records = _measure_all(reading.samples, given, progress, threads)
+    records = _measure_all(reading.samples, given, progress, threads, source or Plain())
     found.repairs += _channels_from_planes(records, found)
     records = _of_one_dimension(records, found)
     for record in records:
@@ -149,8 +182,8 @@ def examine_reading(
         found.warnings += inference.warnings
     if found.problems or not readable:
         return found
-    names = reading.hints.get("channel_names")
-    found.fingerprint = summarise(readable, found.mapping, names if isinstance(names, list | tuple) else ())
+    found.records = readable
+    found.fingerprint = summarise(readable, found.mapping, found.channel_names)
     found.problems += _class_problems(found.fingerprint, found.mapping, readable)
     found.repairs += _turned(readable)
     found.warnings += warnings_about(found.fingerprint, found.mapping, readable)
@@ -158,7 +191,7 @@ def examine_reading(
 
 
 def _measure_all(
-    samples: Sequence[Sample], given: LabelMapping | None, progress: Progress | None, threads: int
+    samples: Sequence[Sample], given: LabelMapping | None, progress: Progress | None, threads: int, source: Source
 ) -> list[SampleRecord]:
     number = len(samples)
     kept = int(np.clip(POOLED_VALUES // number, 200, 50_000))
@@ -166,16 +199,21 @@ def _measure_all(
     pieces = _spread(number, PIECES_SAMPLES)
 
     def measure(position: int) -> SampleRecord:
-        return measure_sample(
-            samples[position],
+        try:
+            here = source.local(samples[position])
+        except DataError as error:
+            return unread(samples[position], problems_of(error, samples[position].key))
+        record = measure_sample(
+            here,
             values_kept=kept,
             objects_wanted=position in objects,
             with_pieces=position in pieces and given is None,
             given=given,
         )
+        return record if here is samples[position] else renamed(record, samples[position], here)
 
     records: list[SampleRecord] = []
-    with ThreadPoolExecutor(max(1, threads)) as workers:
+    with source.following(samples), ThreadPoolExecutor(max(1, threads)) as workers:
         for record in workers.map(measure, range(number)):
             records.append(record)
             if progress is not None:

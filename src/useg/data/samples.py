@@ -1,7 +1,8 @@
 """A data set as arrays: each sample's image and label maps, decoded once and kept within a bound."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Protocol
@@ -60,6 +61,10 @@ class Source(Protocol):
         """The sample with refs to files that can be read now, fetched and checked where that is needed."""
         ...
 
+    def following(self, order: Iterable[Sample]) -> AbstractContextManager[None]:
+        """Meanwhile, fetch files ahead in the order in which samples will be asked for."""
+        ...
+
 
 class Plain:
     """Files that lie where the samples' refs say."""
@@ -71,6 +76,10 @@ class Plain:
     def local(self, sample: Sample) -> Sample:
         """The sample itself."""
         return sample
+
+    def following(self, order: Iterable[Sample]) -> AbstractContextManager[None]:
+        """There is nothing to fetch."""
+        return nullcontext()
 
 
 class Samples:
@@ -111,6 +120,18 @@ class Samples:
                 ]
             else:
                 self._items.append(_Item(sample, "", None))
+
+    def following(self, indices: Iterable[int]) -> AbstractContextManager[None]:
+        """Meanwhile, have files ready before these items are asked for, in this order, which may be endless."""
+
+        def lacking() -> Iterator[Sample]:
+            for index in indices:
+                with self._lock:
+                    decoded = index in self._cache
+                if not decoded:
+                    yield self._items[index].sample
+
+        return self._source.following(lacking())
 
     def read_from(self, source: Source) -> None:
         """From here on, have the files from another source."""
@@ -158,6 +179,12 @@ class Samples:
     def sample(self, index: int) -> Sample:
         """The sample an item comes from."""
         return self._items[index].sample
+
+    def each(self, indices: Sequence[int]) -> Iterator[Loaded]:
+        """These items, one after another, their files fetched ahead."""
+        with self.following(indices):
+            for index in indices:
+                yield self[index]
 
     def __getitem__(self, index: int) -> Loaded:
         with self._lock:

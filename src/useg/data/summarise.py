@@ -179,6 +179,7 @@ def _objects(records: Sequence[SampleRecord], mapping: LabelMapping | None) -> O
             if record.region is not None:
                 classes = np.where(record.region, classes, np.uint8(IGNORE))
             record.objects = measure_objects(classes, instances)
+            record.kept = record.region = None  # label maps are large
         if record.objects is not None:
             measured.append(record.objects)
     if not measured:

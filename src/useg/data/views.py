@@ -1,7 +1,8 @@
 """A version of a data set, or a part of it, as samples: named as they were added, fetched when they are read."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -20,7 +21,8 @@ from useg.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from useg.data.versions import Dataset
-    from useg.home.fetching import Fetcher
+    from useg.home.ahead import Ahead
+    from useg.home.fetching import Fetcher, Wanted
 
 ROLES = ("image", "label", "objects", "region")
 
@@ -81,13 +83,35 @@ class ViewFiles:
         self._rows, self._transforms = {row.key: row for row in rows}, tuple(transforms)
         self._fetcher, self._places = fetcher, places or {}
         self._check = _Check()
-        self._local: dict[str, tuple[Sample, tuple[str, ...]]] = {}
+        self._spaces: dict[str, tuple[int, ...]] = {}
+        self._changed: dict[str, tuple[Sample, tuple[str, ...]]] = {}
+        self._ahead: Ahead | None = None
         self._lock = Lock()
 
+    @property
+    def fetcher(self) -> "Fetcher":
+        """What brings objects of the home to this machine."""
+        return self._fetcher
+
+    def know(self, spaces: Mapping[str, tuple[int, ...]]) -> None:
+        """Take in sizes over space, by key, so that no file needs to be fetched for them."""
+        self._spaces |= {key: tuple(space) for key, space in spaces.items()}
+
     def space(self, sample: Sample) -> tuple[int, ...]:
-        """Size over space: as the version says, else from the header of the first image."""
+        """Size over space: as known, as the version says, else from the header of the first image."""
         shape = None if self._transforms else self._rows[sample.key].shape
-        return tuple(shape[1:]) if shape else read_header(self.local(sample).images[0]).space
+        known = self._spaces.get(sample.key) or (tuple(shape[1:]) if shape else None)
+        return known or read_header(self.local(sample).images[0]).space
+
+    @contextmanager
+    def following(self, order: Iterable[Sample]) -> Iterator[None]:
+        """Meanwhile, fetch files ahead in the order in which samples will be asked for."""
+        with self._fetcher.ahead(filter(None, (self._wanted(sample.key) for sample in order))) as ahead:
+            before, self._ahead = self._ahead, ahead
+            try:
+                yield
+            finally:
+                self._ahead = before
 
     def local(self, sample: Sample) -> Sample:
         """The sample with refs to files of this machine.
@@ -97,11 +121,10 @@ class ViewFiles:
             Missing, DamagedFile: the home does not have it, or not whole.
         """
         with self._lock:
-            known = self._local.get(sample.key)
+            known = self._changed.get(sample.key)
         if known is not None and all(map(os.path.exists, known[1])):
             return known[0]
-        refs = [ref for role in ROLES for ref in self._rows[sample.key].files.get(role, ())]
-        paths = self._paths(sample.key, refs)
+        paths = self._paths(sample.key)
 
         def there(ref: str) -> str:
             path, part = split_ref(ref)
@@ -115,19 +138,29 @@ class ViewFiles:
         )
         if self._transforms:
             found = change_files(found, self._transforms, self._fetcher.cache)
-        files = {str(split_ref(ref)[0]) for ref in (*found.images, *found.labels, *filter(None, [found.region]))}
-        with self._lock:
-            self._local[sample.key] = found, tuple(files)  # files of the cache may go
+            files = {str(split_ref(ref)[0]) for ref in (*found.images, *found.labels, *filter(None, [found.region]))}
+            with self._lock:
+                self._changed[sample.key] = found, tuple(files)  # files of the cache may go
         return found
 
-    def _paths(self, key: str, refs: Sequence[FileRef]) -> dict[str, str]:
-        fetched = [ref for ref in {ref.path: ref for ref in refs}.values() if ref.path not in self._places]
-        paths = {ref.path: self._places[ref.path] for ref in refs if ref.path in self._places}
-        self._check(key, {paths[ref.path]: ref.digest for ref in refs if ref.path in paths})
-        if fetched:
-            wanted = [(ref.digest, suffix_of(Path(ref.path))) for ref in fetched]
-            files = self._fetcher.files(wanted)
-            paths |= {ref.path: str(file) for ref, file in zip(fetched, files, strict=True)}
+    def _files(self, key: str) -> dict[str, FileRef]:
+        """The files of a sample, by path."""
+        return {ref.path: ref for role in ROLES for ref in self._rows[key].files.get(role, ())}
+
+    def _wanted(self, key: str) -> "tuple[Wanted, ...]":
+        """What is to be fetched for a sample."""
+        refs = self._files(key).values()
+        return tuple((ref.digest, suffix_of(Path(ref.path))) for ref in refs if ref.path not in self._places)
+
+    def _paths(self, key: str) -> dict[str, str]:
+        files = self._files(key)
+        paths = {path: self._places[path] for path in files if path in self._places}
+        self._check(key, {paths[path]: files[path].digest for path in paths})
+        wanted = self._wanted(key)
+        if wanted:
+            fetched = [path for path in files if path not in paths]
+            found = (self._ahead or self._fetcher).files(wanted)
+            paths |= {path: str(file) for path, file in zip(fetched, found, strict=True)}
         return paths
 
 
@@ -167,6 +200,10 @@ class CheckedFiles:
         paths = {str(split_ref(ref)[0]) for ref in (*sample.images, *sample.labels, *regions)}
         self._check(sample.key, {path: self._digests[path] for path in paths})
         return sample
+
+    def following(self, order: Iterable[Sample]) -> AbstractContextManager[None]:
+        """There is nothing to fetch."""
+        return nullcontext()
 
 
 class _Check:
@@ -225,23 +262,6 @@ class View:
     reading: Reading
     origin: Origin
     files: ViewFiles
-
-    def local(self) -> Reading:
-        """The reading with refs to files of this machine, all of them fetched."""
-        return replace(self.reading, samples=tuple(map(self.files.local, self.reading.samples)))
-
-    def named(self, found: Reading) -> Reading:
-        """A reading made of the local one, with the refs of the version again."""
-        before = {sample.key: sample for sample in self.reading.samples}
-        return replace(found, samples=tuple(self._named(sample, before[sample.key]) for sample in found.samples))
-
-    def _named(self, found: Sample, before: Sample) -> Sample:
-        local = self.files.local(before)
-        images = tuple(
-            name + (now.removeprefix(here) if now.startswith(here) else "")
-            for name, now, here in zip(before.images, found.images, local.images, strict=True)
-        )
-        return replace(found, images=images, labels=before.labels, region=before.region)
 
 
 def open_view(

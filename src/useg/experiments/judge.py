@@ -35,8 +35,7 @@ def predict_all(
 ) -> list[Predicted]:
     """Outputs of several samples, averaged over networks, as float16 to hold many."""
     found = []
-    for index in indices:
-        loaded = samples[index]
+    for loaded in samples.each(indices):
         total = np.sum([outputs_of(member, loaded, with_symmetries=with_symmetries) for member in members], axis=0)
         found.append(Predicted(loaded, (total / len(members)).astype(np.float16)))
     return found

@@ -79,7 +79,8 @@ def prepare(
         DataError: the data cannot be trained on. ConfigError: settings do not fit it.
     """
     started = time.monotonic() if started is None else started
-    found, source, factors = examined(data, classes, progress)
+    known = examined(data, classes, progress)
+    found, source = known.found, known.source
     mapping, fingerprint = found.mapping, found.fingerprint
     if mapping is None or fingerprint is None:
         raise DataError(f"{found.reading.root}: no labels were found, so there is nothing to train on")
@@ -98,11 +99,20 @@ def prepare(
         planes = _wants_planes(fingerprint, config)
         samples = Samples(labelled, mapping, fingerprint.channels, planes=planes, source=source)
         splits = _split(samples, config, fingerprint, notes)
-        plan = _plan(fingerprint, mapping, samples, splits[0], config, home, started)
-    plan = weighted(plan, factors)
+        learned = known.fingerprint_without(_tested(samples, splits))
+        plan = _plan(learned, mapping, samples, splits[0], config, home, started)
+    plan = weighted(plan, known.factors)
     for line in notes[len(found.repairs) + len(found.warnings) :]:
         note(line)
     return Prepared(found.reading, mapping, fingerprint, samples, splits, plan, tuple(notes))
+
+
+def _tested(samples: Samples, fold_splits: Sequence[tuple[str, ...]]) -> set[str]:
+    """Keys of the samples that are for testing in every fold, with all that they hold."""
+    used = {
+        samples.sample(index).key for splits in fold_splits for index, split in enumerate(splits) if split != "test"
+    }
+    return {samples.sample(index).key for index in range(len(samples))} - used
 
 
 def _check_names(samples: Sequence[Sample]) -> None:
@@ -331,7 +341,7 @@ def _plan(
 def _directed(samples: Samples, training: list[int], num_classes: int) -> tuple[bool, ...]:
     """Which axes of the label maps have a direction, from an even spread of training samples."""
     spread = training[:: max(1, len(training) // 40)]
-    labels = [classes for index in spread if (classes := samples[index].classes) is not None]
+    labels = [loaded.classes for loaded in samples.each(spread) if loaded.classes is not None]
     return directed_axes(labels, num_classes)
 
 

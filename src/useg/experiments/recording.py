@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 from blake3 import blake3
 
 from useg.data.adding import add
@@ -15,10 +16,9 @@ from useg.data.samples import Source
 from useg.data.versions import Dataset, list_datasets, split_name
 from useg.data.views import CheckedFiles, Origin, View, open_view
 from useg.errors import DataError, InputError
-from useg.home.cache import Cache, cache_folder
 from useg.home.fetching import Fetcher
 from useg.home.objects import Objects
-from useg.home.opening import open_home
+from useg.home.opening import is_folder, machine_cache, open_home
 
 COPIED_BYTES = 2 * 10**9
 """A folder of at most so many bytes is copied into the home when it is trained on; of a larger one the home keeps
@@ -27,7 +27,7 @@ digests and paths."""
 
 def fetcher_of(objects: Objects) -> Fetcher:
     """Objects of a home as files of this machine's cache."""
-    return Fetcher(objects, Cache(cache_folder()))
+    return Fetcher(objects, machine_cache())
 
 
 def view_of(home: Path | str, dataset: str, ref: str, where: str | None, transforms: Sequence[str] = ()) -> View:
@@ -36,8 +36,8 @@ def view_of(home: Path | str, dataset: str, ref: str, where: str | None, transfo
     return open_view(Dataset.open(store, objects, dataset), ref, where, fetcher_of(objects), transforms)
 
 
-def named_data(data: Path, where: str | None, home: Path, transforms: Sequence[str] = ()) -> Path | View:
-    """What a user means by DATA: a folder or file that is there, else a data set of the home.
+def named_data(data: Path, where: str | None, home: Path | str, transforms: Sequence[str] = ()) -> Path | View:
+    """What a user means by DATA: a folder or file that is there, else a data set of the home, a folder or a bucket.
 
     Raises:
         InputError: a query is asked of a folder, or there is neither.
@@ -49,7 +49,7 @@ def named_data(data: Path, where: str | None, home: Path, transforms: Sequence[s
             )
         return data
     name, ref = split_name(str(data))
-    there = list_datasets(open_home(home)[0]) if home.is_dir() else []
+    there = list_datasets(open_home(home)[0]) if not is_folder(home) or Path(home).is_dir() else []
     if name not in there:
         have = f" nor a data set of {home} (there: {', '.join(there[:20])})" if there else ""
         raise DataError(f"{data}: there is no such file or folder{have}")
@@ -65,7 +65,7 @@ def folder_name(data: Path) -> str:
 
 
 def record_folder(
-    home: Path, data: Path, samples: list[Sample], copied_bytes: int = COPIED_BYTES
+    home: Path | str, data: Path, samples: list[Sample], copied_bytes: int = COPIED_BYTES
 ) -> tuple[Origin, CheckedFiles]:
     """Make a folder that is trained on a version: copied into the home up to a size, else linked.
 
@@ -85,11 +85,21 @@ def record_folder(
     return origin, checked(samples, manifest)
 
 
+def keep_for(home: Path | str, run: str, origin: dict[str, Any]) -> None:
+    """Tell a home of a run that lies elsewhere which version it learned from, so that the version is kept.
+
+    Raises:
+        UsegError: the home cannot be written.
+    """
+    record = {"format": 1, "run": run, "dataset": origin["dataset"], "records": [origin["commit"]]}
+    open_home(home)[0].put(f"runs/{run}/record/00000001", orjson.dumps(record))
+
+
 def _paths(samples: list[Sample]) -> set[Path]:
     return {split_ref(ref)[0] for sample in samples for ref in (*sample.images, *sample.labels)}
 
 
-def files_of_run(home: Path, record: dict[str, Any], samples: list[Sample]) -> Source | None:
+def files_of_run(home: Path | str, record: dict[str, Any], samples: list[Sample]) -> Source | None:
     """Where a run's files are had from, and checked; None where no version was recorded.
 
     Args:
@@ -103,6 +113,7 @@ def files_of_run(home: Path, record: dict[str, Any], samples: list[Sample]) -> S
     origin = record.get("origin")
     if not origin:
         return None
+    home = origin.get("home") or home
     if origin["of"] == "view":
         return view_of(home, origin["dataset"], origin["commit"], None, origin["transforms"]).files
     store, objects = open_home(home)

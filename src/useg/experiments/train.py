@@ -17,12 +17,12 @@ from useg.config import Config, load_config
 from useg.data.fingerprint import Fingerprint
 from useg.data.labels import LabelMapping
 from useg.data.reading import Sample, absolute
-from useg.data.views import View
+from useg.data.views import View, ViewFiles
 from useg.errors import DamagedFile, InputError, TrainingError, UsegError
 from useg.experiments.attempt import Attempt, Budget
 from useg.experiments.finish import finish
 from useg.experiments.prepare import Prepared, prepare, recall
-from useg.experiments.recording import files_of_run, record_folder
+from useg.experiments.recording import files_of_run, keep_for, record_folder
 from useg.experiments.workers import check_workers, together
 from useg.home.folder import find_run, new_run, writing
 from useg.runs.record import RunFolder, now
@@ -75,6 +75,7 @@ def train(
     data: Path | View | None,
     *,
     home: Path,
+    data_home: str | None = None,
     config: Config | None = None,
     classes: Path | None = None,
     plan_file: Path | None = None,
@@ -89,6 +90,7 @@ def train(
     Args:
         data: folder, pairs.csv or file, or a view of a data set; with `resume` only a folder that has moved.
         home: where the run's folder is made.
+        data_home: the home that has the data set, or gets the folder as one; default `home`.
         config: settings. classes: label mapping file. plan_file: a plan to use as it is.
         name: part of the run's id.
         resume: a run to go on with: one that was killed or stopped ends as if it had not been; a finished one
@@ -116,7 +118,10 @@ def train(
                 progress=lambda done, total: advance(done, total=total),
             )  # fmt: skip
         folder = RunFolder(new_run(home, name))
-        _write_inputs(folder, data, config, prepared, name, _origin(home, data, prepared, listener))
+        origin = _origin(data_home or home, data, prepared, listener)
+        _write_inputs(folder, data, config, prepared, name, origin)
+        if data_home is not None and origin is not None:
+            _keep_for(data_home, folder.id, origin, listener)
     else:
         raise InputError("nothing to train on: name a data folder, or a run to --resume")
     listener.note(f"run {folder.id}: {describe(prepared)}")
@@ -197,10 +202,18 @@ def _preflight(plan: Any, batches: Batches, prepared: Prepared, train_on: list[i
         )
 
 
-def _origin(home: Path, data: Path | View, prepared: Prepared, listener: Listener) -> dict[str, Any] | None:
+def _keep_for(home: str, run: str, origin: dict[str, Any], listener: Listener) -> None:
+    try:
+        keep_for(home, run, origin)
+    except UsegError as error:
+        listener.note(f"warning: {home} could not be told of this run, so a gc there may take its data: {error}")
+
+
+def _origin(home: Path | str, data: Path | View, prepared: Prepared, listener: Listener) -> dict[str, Any] | None:
     """What a run's record says of its data; from here on files of a folder are checked when they are read."""
+    place = {} if isinstance(home, Path) else {"home": home}
     if isinstance(data, View):
-        return {"of": "view"} | data.origin.record()
+        return {"of": "view"} | place | data.origin.record()
     try:
         with listener.progress("recording the data"):
             origin, files = record_folder(home, data, _labelled(prepared))
@@ -208,7 +221,7 @@ def _origin(home: Path, data: Path | View, prepared: Prepared, listener: Listene
         listener.note(f"warning: the data could not be recorded as a version, so the run may not be had again: {error}")
         return None
     prepared.samples.read_from(files)
-    return {"of": "folder"} | origin.record()
+    return {"of": "folder"} | place | origin.record()
 
 
 def _labelled(prepared: Prepared) -> list[Sample]:
@@ -245,8 +258,11 @@ def _write_inputs(
     folder.write_json("fingerprint.json", prepared.fingerprint.model_dump(mode="json"))
     folder.write_text("classes.toml", prepared.mapping.to_toml())
     folder.write_json("mapping.json", prepared.mapping.model_dump(mode="json"))
-    found = _labelled(prepared) if isinstance(data, View) else [absolute(sample) for sample in _labelled(prepared)]
-    folder.write_json("samples.json", [asdict(sample) for sample in found])
+    if isinstance(data, View):
+        rows = [asdict(sample) | {"space": data.files.space(sample)} for sample in _labelled(prepared)]
+    else:
+        rows = [asdict(absolute(sample)) for sample in _labelled(prepared)]
+    folder.write_json("samples.json", rows)
     folder.write_json(
         "splits.json",
         [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits],
@@ -266,6 +282,7 @@ def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
         rows = [
             row | {"images": tuple(row["images"]), "labels": tuple(row["labels"])} for row in stored("samples.json")
         ]
+        spaces = {row["key"]: tuple(row.pop("space")) for row in rows if "space" in row}
         samples = [Sample(**row) for row in rows]
         mapping = LabelMapping.model_validate(stored("mapping.json"))
         fingerprint = Fingerprint.model_validate(stored("fingerprint.json"))
@@ -273,13 +290,16 @@ def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
         raise DamagedFile(f"{folder.path}: its files are not those that were written: {error}") from error
     if data is not None:
         samples = [moved(sample, record["data"], str(data.absolute())) for sample in samples]
+    source = files_of_run(folder.home, record, samples)
+    if isinstance(source, ViewFiles):
+        source.know(spaces)
     prepared = recall(
         samples,
         config,
         load_plan(folder.plan),
         mapping,
         fingerprint,
-        files_of_run(folder.home, record, samples),
+        source,
     )
     mine = [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits]
     if stored("splits.json") != mine:

@@ -73,8 +73,7 @@ def live_scores(member: Member, samples: Samples, indices: Sequence[int]) -> Liv
     num_classes = member.plan.num_classes
     table = np.zeros((num_classes, num_classes + 1), np.int64)
     predicted_ids: set[int] = set()
-    for index in indices:
-        loaded = samples[index]
+    for loaded in samples.each(indices):
         if loaded.classes is None:
             continue
         probabilities = class_probabilities(outputs_of(member, loaded), num_classes, member.plan.instance_mode)

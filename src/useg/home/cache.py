@@ -119,7 +119,7 @@ class Cache:
                 if room_of(length) > self.max_bytes:
                     raise ResourceError(
                         f"the cache {self.folder} may hold {self.max_bytes:,} bytes, and object {digest} alone is "
-                        "larger; give it more with --cache-size"
+                        "larger; give it more with --cache-size or USEG_CACHE_SIZE"
                     )
                 hasher.update(piece)
                 with writing(self.folder):
@@ -224,7 +224,8 @@ class Cache:
             if room and used + room > self.max_bytes:
                 raise ResourceError(
                     f"the cache {self.folder} is full: {used:,} of its {self.max_bytes:,} bytes are objects that "
-                    f"running jobs hold, and {room:,} more were wanted; give it more with --cache-size"
+                    f"running jobs hold, and {room:,} more were wanted; give it more with --cache-size or "
+                    "USEG_CACHE_SIZE"
                 )
             self._count(used + room)  # first: if killed between the two, the count is too high and never too low
             with writing(self.folder):

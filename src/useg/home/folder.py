@@ -24,6 +24,11 @@ def find_home(given: Path | None = None, start: Path | None = None) -> Path:
         return _folder(given, "--home")
     if os.environ.get("USEG_HOME"):
         return _folder(Path(os.environ["USEG_HOME"]), "USEG_HOME")
+    return nearest_home(start)
+
+
+def nearest_home(start: Path | None = None) -> Path:
+    """The nearest `useg-home/` upward from `start`, else a new one there (not yet made)."""
     here = (start or Path.cwd()).absolute()
     for folder in (here, *here.parents):
         if (folder / NAME).is_dir():

@@ -4,10 +4,13 @@ import hashlib
 import os
 from pathlib import Path
 
+from useg.home.amounts import parse_bytes
 from useg.home.cache import Cache, cache_folder
-from useg.home.folder import find_home
+from useg.home.folder import find_home, nearest_home
 from useg.home.objects import Objects
 from useg.home.store import Store, open_store
+
+CACHE_SIZE = "USEG_CACHE_SIZE"
 
 
 def open_home(address: str | Path | None = None) -> tuple[Store, Objects]:
@@ -20,7 +23,7 @@ def open_home(address: str | Path | None = None) -> tuple[Store, Objects]:
         InputError: no address of a home.
     """
     text = str(address if address is not None else os.environ.get("USEG_HOME") or "")
-    if "://" not in text and not text.startswith("memory:"):
+    if is_folder(text):
         store = open_store(find_home(Path(text) if text else None))
         return store, Objects(store)
     store = open_store(text)
@@ -28,6 +31,29 @@ def open_home(address: str | Path | None = None) -> tuple[Store, Objects]:
     return store, Objects(store, index_cache=known)
 
 
+def is_folder(address: str | Path | None = None) -> bool:
+    """Whether an address (by default `USEG_HOME`, else the nearest `useg-home/`) is that of a folder."""
+    text = str(address if address is not None else os.environ.get("USEG_HOME") or "")
+    return "://" not in text and not text.startswith("memory:")
+
+
+def folder_for_runs(address: str | None = None) -> Path:
+    """The folder that runs are written to: the home itself; of a home that is no folder, the nearest `useg-home/`."""
+    if is_folder(address):
+        return find_home(Path(address) if address else None)
+    return nearest_home()
+
+
 def cache_for(store: Store) -> Cache | None:
     """This machine's cache, for what is read again and again from a home that is not a folder."""
-    return None if "://" not in store.url else Cache(cache_folder())
+    return None if "://" not in store.url else machine_cache()
+
+
+def machine_cache() -> Cache:
+    """This machine's cache, bounded by `USEG_CACHE_SIZE` where that is set.
+
+    Raises:
+        ConfigError: it is no amount of bytes.
+    """
+    bound = os.environ.get(CACHE_SIZE)
+    return Cache(cache_folder(), max_bytes=parse_bytes(bound) if bound else None)

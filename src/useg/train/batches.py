@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -114,16 +114,28 @@ class Batches:
 
     def micro_batch(self, step: int, number: int) -> MicroBatch:
         """Micro-batch `number` of optimiser step `step` (from 0)."""
-        plan = self.plan
-        first = (step * plan.count + number) * plan.micro_batch
-        places = [divmod(first + offset, len(self._entries)) for offset in range(plan.micro_batch)]
-        images, wanted, weights, distances = zip(*(self.patch(e, p) for e, p in places), strict=True)
+        patches = [self.patch(epoch, position) for epoch, position in self._places(step, number)]
+        images, wanted, weights, distances = zip(*patches, strict=True)
         known = [d for d in distances if d is not None]
         return MicroBatch(np.stack(images), np.stack(wanted), np.stack(weights), np.stack(known) if known else None)
 
+    def _places(self, step: int, number: int) -> list[tuple[int, int]]:
+        """Epoch and position of each patch of a micro-batch."""
+        size = self.plan.micro_batch
+        first = (step * self.plan.count + number) * size
+        return [divmod(first + offset, len(self._entries)) for offset in range(size)]
+
+    def _items(self, start: int, stop: int, numbers: Sequence[int]) -> Iterator[int]:
+        """The samples that these micro-batches are cut from, in their order."""
+        for step in range(start, stop):
+            for number in numbers:
+                for epoch, position in self._places(step, number):
+                    yield self.indices[self._entries[int(self._order(epoch)[position])]]
+
     def ahead(self, start: int, stop: int, numbers: Sequence[int]) -> Generator[list[MicroBatch], None, None]:
         """The micro-batches `numbers` of the steps from `start` to `stop`, prepared by threads meanwhile."""
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="batches") as pool:
+        following = self.samples.following(self._items(start, stop, numbers))
+        with following, ThreadPoolExecutor(self._workers, thread_name_prefix="batches") as pool:
             waiting: deque[list[Future[MicroBatch]]] = deque()
             step = start
             try:
@@ -212,8 +224,8 @@ class Batches:
 def class_histogram(samples: Samples, indices: Sequence[int], num_classes: int) -> np.ndarray:
     """Pixels per class over samples, the last entry those to ignore."""
     counts = np.zeros(num_classes + 1, np.int64)
-    for index in indices:
-        classes = samples[index].classes
+    for loaded in samples.each(indices):
+        classes = loaded.classes
         if classes is not None:
             found = np.bincount(classes.ravel(), minlength=256)
             counts[:num_classes] += found[:num_classes]
