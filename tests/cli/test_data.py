@@ -7,37 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.cli.calling import SMALL, call, save
 
-from useg import cli
 from useg.home.opening import open_home
-
-SMALL = ["--steps", "2", "--set", "network.base=2", "--set", "network.depth=1", "--set", "network.patch=[16,16]",
-         "--set", "train.micro_batch=1", "--set", "train.threads=1", "--set", "train.dtype=float32"]  # fmt: skip
-
-
-def call(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        cli.main([str(a) for a in arguments])
-    return leaving.value.code or 0
-
-
-@pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a command that must work, and gives what `--json` says."""
-
-    def run(*arguments: object) -> Any:
-        capsys.readouterr()
-        status = call(*arguments, "--json")
-        captured = capsys.readouterr()
-        assert status == 0, captured.err
-        return json.loads(captured.out.splitlines()[-1])
-
-    return run
-
-
-def save(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture.astype(np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -121,6 +93,40 @@ def test_the_walk(home: str, data: Path, tmp_path: Path, told: Any, monkeypatch:
     repeated = told("train", f"cells@{first['digest'][:12]}", *SMALL, "--home", there)
     assert repeated["weights"] == run["weights"], "the same version gives the same weights, bit for bit"
     assert told("data", "verify", "--home", home)["problems"] == []
+
+
+def test_training_on_a_home_that_lies_elsewhere(
+    home: str, data: Path, tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("USEG_HOME", raising=False)
+    is_bucket = "://" in home
+    told("data", "add", data, "--name", "cells", "--home", home)
+    told("data", "branch", "cells", "trial", "--home", home)
+    told("data", "set", "cells@trial", "stain=HE", "--where", "key = '3'", "--home", home)
+    run = told("train", "cells@trial", *SMALL, "--home", home, "--cache-size", "20MB")
+    assert Path(run["folder"]).parent.parent == (tmp_path / "useg-home" if is_bucket else Path(home))
+    assert json.loads((Path(run["folder"]) / "record.json").read_text())["origin"].get("home") == (
+        home if is_bucket else None
+    )
+
+    monkeypatch.setenv("USEG_CACHE", str(tmp_path / "another cache"))
+    told("data", "pull", "cells@trial", home, "--home", tmp_path / "there", "--branch", "trial")
+    near = told("train", "cells@trial", *SMALL, "--home", tmp_path / "there")
+    assert near["weights"] == run["weights"]
+
+    told("data", "branch", "cells", "trial", "--delete", "--home", home)
+    told("data", "gc", "--grace-hours", "0", "--home", home)
+    told("data", "gc", "--grace-hours", "0", "--home", home)
+    more = told("train", "--resume", run["run"], "--epochs", "1", "--home", home)
+    assert more["status"] == "finished", "what a run learned from is kept for it"
+    plan = told("plan", "cells", "--where", "key != '3'", "--steps", "2", "--home", home)
+    assert plan["num_classes"] == 2
+
+
+def test_the_bound_of_the_cache_is_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train", data, *SMALL, "--home", tmp_path / "home", "--cache-size", "much") == 2
+    assert "'much' is no amount of bytes: write it like 2GB" in capsys.readouterr().err
 
 
 def test_fields_branches_and_merges(data: Path, tmp_path: Path, told: Any) -> None:

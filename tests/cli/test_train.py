@@ -6,23 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from useg import cli
+from tests.cli.calling import call, save
 
 SMALL = ["--set", "network.base=2", "--set", "network.depth=1", "--set", "network.patch=[16,16]", "--set",
          "train.micro_batch=1", "--set", "train.threads=1", "--set", "train.dtype=float32"]  # fmt: skip
-
-
-def call(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as leaving:
-        cli.main([str(a) for a in arguments])
-    return leaving.value.code or 0
-
-
-def save(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture.astype(np.uint8)).save(path)
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ def test_what_the_home_does_not_have_is_named_and_the_rest_is_there(tmp_path):
 
 
 def test_large_files_come_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr("useg.data.laying._LOT_BYTES", 10)
+    monkeypatch.setattr("useg.home.objects.LOT_BYTES", 10)
     cells = dataset()
     contents = [bytes([65 + n]) * 3000 for n in range(4)]
     commit(cells, *(one(f"{n}", stored(cells, f"{n}.png", content)) for n, content in enumerate(contents)))

@@ -114,8 +114,9 @@ def test_one_object_under_two_suffixes_is_fetched_once(home: Home, cache: Cache)
 
 
 def test_lots_are_bounded_and_large_objects_never_lie_in_memory(home: Home, cache: Cache, monkeypatch) -> None:
-    monkeypatch.setattr(fetching_module, "_LOT_BYTES", 5000)
-    monkeypatch.setattr(fetching_module, "_LOT_OBJECTS", 3)
+    monkeypatch.setattr(fetching_module, "LOT_BYTES", 5000)
+    monkeypatch.setattr("useg.home.objects.LOT_BYTES", 5000)
+    monkeypatch.setattr("useg.home.objects.LOT_OBJECTS", 3)
     large = Home([*contents(10), b"x" * 20_000])
     assert read(Fetcher(large, cache).files(large.wanted(*range(11))))[-1] == b"x" * 20_000
     assert [len(lot) for lot in large.asked] == [3, 3, 3, 1, 1]

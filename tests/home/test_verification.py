@@ -1,8 +1,7 @@
-import orjson
 import pytest
-from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.home.contents import home_of, noise
 from tests.home.damage import flip, truncate
 from tests.home.faults import Faulty
 
@@ -12,23 +11,9 @@ from useg.home.store import Folder, Memory
 from useg.home.verification import verify
 
 
-def noise(length, seed=0):
-    return blake3(seed.to_bytes(4, "little")).digest(length)
-
-
-def home(contents, store=None):
-    store = store or Memory()
-    objects = Objects(store)
-    with objects.writer() as writer:
-        digests = [writer.put(content) for content in contents]
-        writer.commit()
-    store.put("runs/x/record.json", orjson.dumps({"names": digests}))
-    return store, objects, digests
-
-
 @given(st.lists(st.integers(0, 6000), max_size=4, unique=True))
 def test_exactly_what_is_damaged_is_named(places):
-    store, objects, _ = home([noise(400, number) for number in range(12)])
+    store, objects, _ = home_of([noise(400, number) for number in range(12)])
     (pack,) = [entry.key for entry in store.list("packs/")]
     index, size = objects.snapshot.index, len(store.get(pack))
     places = {place % size for place in places}
@@ -52,7 +37,7 @@ def test_exactly_what_is_damaged_is_named(places):
 
 
 def test_a_cut_pack_and_a_missing_one():
-    store, objects, digests = home([noise(400, number) for number in range(12)])
+    store, objects, digests = home_of([noise(400, number) for number in range(12)])
     (pack,) = [entry.key for entry in store.list("packs/")]
     told = []
     assert verify(objects, progress=lambda done, total=None: told.append(done == total)) == []
@@ -70,7 +55,7 @@ def test_a_cut_pack_and_a_missing_one():
 
 def test_a_chunk_that_is_damaged_and_the_object_that_is_not_complete():
     large = noise(5 * 2**20)
-    store, objects, (digest, small) = home([large, b"small"])
+    store, objects, (digest, small) = home_of([large, b"small"])
     (pack,) = [entry.key for entry in store.list("packs/")]
     flip(store, pack, 2_000_000)
     problems = verify(objects)
@@ -85,7 +70,7 @@ def test_a_chunk_that_is_damaged_and_the_object_that_is_not_complete():
 
 
 def test_what_nobody_made_visible_is_no_damage():
-    store, objects, _ = home([b"a"])
+    store, objects, _ = home_of([b"a"])
     store.put("packs/" + "0" * 64, b"what a crash of another program left")
     with objects.writer() as writer:
         writer.put(b"never")
@@ -95,7 +80,7 @@ def test_what_nobody_made_visible_is_no_damage():
 
 def test_a_damaged_footer_goes_with_the_next_collections():
     clock = [1000.0]
-    store, objects, digests = home([noise(400, number) for number in range(4)], Memory(clock=lambda: clock[0]))
+    store, objects, digests = home_of([noise(400, number) for number in range(4)], Memory(clock=lambda: clock[0]))
     (pack,) = [entry.key for entry in store.list("packs/")]
     flip(store, pack, store.list(pack).__next__().size - 30)
     assert [problem.what[:10] for problem in verify(objects)] == ["its footer"]
@@ -107,14 +92,14 @@ def test_a_damaged_footer_goes_with_the_next_collections():
 
 
 def test_a_record_that_cannot_be_read_is_named():
-    store, objects, _ = home([b"a"])
+    store, objects, _ = home_of([b"a"])
     store.put("runs/y/record.json", b"\0")
     (problem,) = verify(objects)
     assert "runs/y/record.json: no JSON record" in problem.what
 
 
 def test_a_home_that_can_only_be_read_is_verified():
-    store, _, digests = home([noise(400, number) for number in range(4)])
+    store, _, digests = home_of([noise(400, number) for number in range(4)])
     (pack,) = [entry.key for entry in store.list("packs/")]
     flip(store, pack, 10)
     objects = Objects(Faulty(store, fail_at=0, fail_times=10**9))
@@ -125,7 +110,7 @@ def test_a_home_that_can_only_be_read_is_verified():
 
 @pytest.mark.parametrize("name", ["index/" + "0" * 64, "index/readme"])
 def test_a_segment_that_is_none(name, tmp_path):
-    store, objects, digests = home([b"a", b"b"], Folder(tmp_path / "home"))
+    store, objects, digests = home_of([b"a", b"b"], Folder(tmp_path / "home"))
     store.put(name, b"what is this")
     assert [problem.where for problem in verify(Objects(store))] == [name]
     assert Objects(store).has(digests) == [True, True]

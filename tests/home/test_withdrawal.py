@@ -1,28 +1,13 @@
-import orjson
 import pytest
 from blake3 import blake3
+from tests.home.contents import home_of, noise
 from tests.home.faults import crashes
 
 from useg.errors import InputError
 from useg.home.collect import collect
 from useg.home.objects import Objects, Withdrawn
-from useg.home.store import Memory
 from useg.home.verification import verify
 from useg.home.withdrawal import withdraw
-
-
-def noise(length, seed=0):
-    return blake3(seed.to_bytes(4, "little")).digest(length)
-
-
-def home(contents):
-    store = Memory()
-    objects = Objects(store)
-    with objects.writer() as writer:
-        digests = [writer.put(content) for content in contents]
-        writer.commit()
-    store.put("runs/x/record.json", orjson.dumps({"names": digests}))
-    return store, objects, digests
 
 
 def is_anywhere(store, content):
@@ -31,7 +16,7 @@ def is_anywhere(store, content):
 
 def test_the_bytes_go_and_a_tombstone_stays():
     contents = [noise(1000, number) for number in range(5)]
-    store, objects, digests = home(contents)
+    store, objects, digests = home_of(contents)
     stale = Objects(store)
     assert stale.get(digests[2]) == contents[2]
     done = withdraw(store, objects, [digests[2]], "the patient asked for it")
@@ -48,7 +33,7 @@ def test_the_bytes_go_and_a_tombstone_stays():
 
 
 def test_it_cannot_be_put_again():
-    store, objects, digests = home([b"a", b"b"])
+    store, objects, digests = home_of([b"a", b"b"])
     with objects.writer() as writer:
         writer.put(b"a")
         withdraw(store, Objects(store), digests[:1], "asked for")
@@ -61,7 +46,7 @@ def test_it_cannot_be_put_again():
 def test_chunks_that_others_share_stay_and_the_others_go():
     body = noise(6 * 2**20)
     patient, other = body[:3_000_000] + b"name" + noise(300_000, 1) + body[3_000_000:], body
-    store, objects, digests = home([patient, other, b"small"])
+    store, objects, digests = home_of([patient, other, b"small"])
     done = withdraw(store, objects, digests[:1], "asked for")
     assert 300_000 < done.bytes < 600_000
     assert not is_anywhere(store, noise(300_000, 1)[100_000:100_100])
@@ -74,7 +59,7 @@ def test_chunks_that_others_share_stay_and_the_others_go():
 
 
 def test_what_a_killed_writer_left_goes_too():
-    store, objects, digests = home([b"a"])
+    store, objects, digests = home_of([b"a"])
     with objects.writer() as writer:
         digest = writer.put(b"patient")
         writer._seal()
@@ -87,7 +72,7 @@ def test_what_a_killed_writer_left_goes_too():
 def test_a_collection_does_not_keep_it():
     clock = [1000.0]
     contents = [noise(500, number) for number in range(4)]
-    store, objects, digests = home(contents)
+    store, objects, digests = home_of(contents)
     store._clock = lambda: clock[0]
     store.put(f"tombstones/{digests[0]}", b'{"time": "now", "reason": "half done"}')
     assert ["withdrawn" in problem.what for problem in verify(objects)] == [True]
@@ -104,7 +89,7 @@ def test_killed_at_any_operation_it_loses_nothing_else_and_can_be_repeated():
     contents = [body, body[:2_000_000] + b"x" + body[2_000_000:], *(noise(500, number) for number in range(1, 9))]
 
     def fresh():
-        return home(contents)[0]
+        return home_of(contents)[0]
 
     digests = [blake3(content).hexdigest() for content in contents]
     going = [digests[0], digests[4]]
@@ -120,7 +105,7 @@ def test_killed_at_any_operation_it_loses_nothing_else_and_can_be_repeated():
 
 
 def test_a_reason_and_digests_are_wanted():
-    store, objects, digests = home([b"a"])
+    store, objects, digests = home_of([b"a"])
     with pytest.raises(InputError, match="a reason is wanted"):
         withdraw(store, objects, digests, " ")
     with pytest.raises(InputError, match="no digest"):

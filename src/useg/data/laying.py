@@ -13,10 +13,8 @@ from blake3 import blake3
 from useg.data.commits import Links
 from useg.data.progress import Progress
 from useg.errors import DamagedFile, DataError, Problem, UsegError
-from useg.home.objects import Objects
+from useg.home.objects import Objects, in_lots
 
-_LOT_BYTES = 64 * 2**20
-_LOT_OBJECTS = 1000
 _BLOCK = 2**20
 _FICLONE = 0x40049409
 
@@ -72,7 +70,7 @@ class Laying:
         here = dict(zip(paths, objects.has(list(paths)), strict=True)) if paths else {}
         done, total = 0, sum(length for _, length in wanted.values())
         problems: list[Problem] = []
-        for lot in _lots({digest: lengths[digest] for digest, is_here in here.items() if is_here}):
+        for lot in in_lots((digest, lengths[digest]) for digest, is_here in here.items() if is_here):
             problems += self._objects(lot, paths, objects)
             done += sum(lengths[digest] * len(paths[digest]) for digest in lot)
             if progress:
@@ -153,17 +151,3 @@ def _share(source: Path, target: Path) -> bool:
         except OSError:
             return False
     return True
-
-
-def _lots(lengths: Mapping[str, int]) -> Iterator[list[str]]:
-    """What is asked for at once: bounded, since it passes through memory; large objects alone."""
-    lot: list[str] = []
-    size = 0
-    for digest, length in lengths.items():
-        if lot and (size + length > _LOT_BYTES or len(lot) == _LOT_OBJECTS):
-            yield lot
-            lot, size = [], 0
-        lot.append(digest)
-        size += length
-    if lot:
-        yield lot

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from useg.home.cache import Cache
 from useg.home.locks import claims_in
-from useg.home.objects import Objects
+from useg.home.objects import LOT_BYTES, Objects, in_lots
 
 if TYPE_CHECKING:
     from useg.home.ahead import Ahead
@@ -18,8 +18,6 @@ _Piece = TypeVar("_Piece")
 Wanted = tuple[str, str]
 """A digest, and the suffix that its file is to have."""
 
-_LOT_BYTES = 64 * 2**20
-_LOT_OBJECTS = 1000
 _WAIT_S = 0.01
 
 
@@ -77,7 +75,7 @@ class Fetcher:
         for digest, suffix in missing:
             suffixes[digest].append(suffix)
         any_claimed = False
-        for lot in self._lots(suffixes):
+        for lot in in_lots((digest, self.objects.length(digest)) for digest in suffixes):
             _check(stop)
             with claims_in(self.cache.folder).claim(lot) as claimed:
                 any_claimed = any_claimed or bool(claimed)
@@ -86,20 +84,6 @@ class Fetcher:
                 self._fill({digest: absent for digest, absent in still.items() if absent}, stop)
         return any_claimed
 
-    def _lots(self, digests: Iterable[str]) -> Iterator[list[str]]:
-        """What is asked of the home at once: bounded, since it passes through memory."""
-        lot: list[str] = []
-        size = 0
-        for digest in digests:
-            length = self.objects.length(digest)
-            if lot and (size + length > _LOT_BYTES or len(lot) == _LOT_OBJECTS):
-                yield lot
-                lot, size = [], 0
-            lot.append(digest)
-            size += length
-        if lot:
-            yield lot
-
     def _fill(self, suffixes: Mapping[str, Sequence[str]], stop: Event) -> None:
         packed = []
         for digest, absent in suffixes.items():
@@ -107,7 +91,7 @@ class Fetcher:
             for suffix in absent:
                 if whole is not None and whole.is_file():
                     self.cache.lend(digest, whole, suffix)
-                elif self.objects.length(digest) > _LOT_BYTES:
+                elif self.objects.length(digest) > LOT_BYTES:
                     self.cache.add(digest, _unless(stop, self.objects.stream(digest)), suffix)
                 else:
                     packed.append(digest)

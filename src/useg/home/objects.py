@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from useg.home.writer import Writer
 
 
+LOT_BYTES = 64 * 2**20
+LOT_OBJECTS = 1000
+
+
 class Withdrawn(InputError):
     """An object was withdrawn on purpose; its bytes are gone.
 
@@ -176,6 +180,24 @@ class Objects:
             return Withdrawn(digest, "an unknown day", "its tombstone cannot be read")
 
 
+def in_lots(lengths: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
+    """Digests, in this order, in lots to ask for at once: bounded, since a lot passes through memory.
+
+    Args:
+        lengths: digests and how many bytes the objects have; one that is larger than the bound is a lot alone.
+    """
+    lot: list[str] = []
+    size = 0
+    for digest, length in lengths:
+        if lot and (size + length > LOT_BYTES or len(lot) == LOT_OBJECTS):
+            yield lot
+            lot, size = [], 0
+        lot.append(digest)
+        size += length
+    if lot:
+        yield lot
+
+
 def _best(index: Index, words: Words) -> Places:
     places = index.find(words, index.is_usable)
     rest = np.flatnonzero(places < 0)
@@ -184,4 +206,4 @@ def _best(index: Index, words: Words) -> Places:
     return places
 
 
-__all__ = ["Objects", "Withdrawn"]
+__all__ = ["LOT_BYTES", "Objects", "Withdrawn", "in_lots"]
