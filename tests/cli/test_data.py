@@ -227,3 +227,18 @@ def test_what_cannot_be_done_is_said(data: Path, tmp_path: Path, told: Any, caps
     ):
         assert call(*arguments, "--home", home) == 2, arguments
         assert said in capsys.readouterr().err
+
+
+def test_a_field_may_have_any_name(data: Path, tmp_path: Path, told: Any) -> None:
+    rows = [f"images/{n}.png,masks/{n}.png,{50 + n},{n}" for n in range(12)]
+    (data / "pairs.csv").write_text("\n".join(["image,label,weight,dtype", *rows]))
+    told("data", "add", data, "--name", "patients", "--home", tmp_path / "home")
+    assert "weight: this field is kept as weight_" in told.err
+    found = told("data", "query", "patients", "weight_ > 60 and dtype_ < 100", "--home", tmp_path / "home")
+    assert found["keys"] == ["images/11"]
+
+
+def test_a_path_of_thousands_of_characters_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["inspect"], ["train", "--home", tmp_path], ["data", "add", "--name", "x", "--home", tmp_path]):
+        assert call(*command, "a/" * 2500) == 2
+        assert "too long (shorten the path)" in " ".join(capsys.readouterr().err.split())

@@ -47,13 +47,16 @@ def _send(
 
 
 def verify(home: Home = None, json: Json = False) -> None:
-    """Read every object of a home and name what is damaged."""
+    """Read every object of a home, count its versions' digests again, and name what is damaged."""
+    from useg.data.version_check import verify_versions
     from useg.home.opening import open_home
     from useg.home.verification import verify as check
 
     store, objects = open_home(home)
-    with progress("checking") as advance:
+    with progress("checking objects") as advance:
         problems = check(objects, progress=advance)
+    with progress("checking versions") as advance:
+        problems += verify_versions(store, objects, progress=advance)
     found = [{"where": p.where, "what": p.what, "remedy": p.remedy} for p in problems]
     lines = [f"  - {problem}" for problem in problems]
     text = "\n".join([f"{store.url}: {len(problems)} problems", *lines]) if problems else f"{store.url}: all is sound"

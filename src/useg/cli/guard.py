@@ -27,6 +27,7 @@ _CIRCUMSTANCES = {
     errno.EACCES: "give the permission, or name another place",
     errno.EPERM: "give the permission, or name another place",
     errno.EROFS: "this place can only be read: name another one",
+    errno.ENAMETOOLONG: "shorten the path",
 }
 """Troubles of the machine that are neither the user's input nor our fault, and what helps."""
 
@@ -60,7 +61,9 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             if problem.errno not in _CIRCUMSTANCES:
                 _report_fault(problem)
                 raise typer.Exit(1) from problem
-            error(f"{problem.filename or 'disk'}: {problem.strerror} ({_CIRCUMSTANCES[problem.errno]})")
+            place = str(problem.filename or "disk")
+            shown = place if len(place) <= 300 else f"{place[:200]}... ({len(place)} characters)"
+            error(f"{shown}: {problem.strerror} ({_CIRCUMSTANCES[problem.errno]})")
             raise typer.Exit(2) from problem
         except Exception as fault:
             _report_fault(fault)

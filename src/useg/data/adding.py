@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from useg.data.commits import Contents, Links, Version
-from useg.data.fields import Value, shown, typed_column, why_unsayable
+from useg.data.fields import Value, free_names, shown, typed_column, why_unsayable
 from useg.data.folder_notes import read_notes, write_notes
 from useg.data.intake import Intake
 from useg.data.known_files import KnownFiles, state_of
 from useg.data.layouts import read_layout
 from useg.data.locating import Located, locate
 from useg.data.manifest import FileRef, Manifest, Row
+from useg.data.manifest_rows import RESERVED
 from useg.data.mapping_file import MAPPING_FILE, parse_keys, write_keys
 from useg.data.progress import Progress
 from useg.data.reading import Reading, Sample
@@ -101,7 +102,7 @@ def add(
     base, same = past.base(head, state)
     if head is not None and base is not None and same:
         return Added(head, base, changed=False, bytes_read=0, bytes_stored=0)
-    reading = _read(data)
+    reading, renamed = _with_free_names(_read(data))
     located = locate(reading.samples, root, follow_links=follow_links)
     intake = Intake(dataset.objects, known, link=link, strip=strip)
     digests = intake.take(located, progress)
@@ -116,7 +117,7 @@ def add(
     contents = Contents(manifest, mapping, links)
     version = dataset.commit(contents, message or f"add {data.resolve().name}", base=base, branch=branch)
     own = _own(dataset, version, manifest, base)
-    problems = (*reading.problems, *located.notes)
+    problems = (*reading.problems, *located.notes, *renamed)
     # What is wrong is said again each time; files elsewhere are no part of the folder's state.
     past.note(own, "" if problems or intake.left or located.outside else state)
     changed = base is None or own.commit != base.commit
@@ -186,6 +187,23 @@ def _read(data: Path) -> Reading:
         return read_layout(data)
     except OSError as error:
         raise DataError(f"{shown(str(data))}: cannot be read: {error.strerror or error}") from error
+
+
+def _with_free_names(reading: Reading) -> tuple[Reading, list[Problem]]:
+    """Fields called like what every sample has get another name; says so."""
+    names = free_names(sorted({name for sample in reading.samples for name in sample.metadata}), RESERVED)
+    renamed = [
+        Problem(name, f"this field is kept as {free}", f"every manifest has a column called {name}")
+        for name, free in names.items()
+        if free != name
+    ]
+    if not renamed:
+        return reading, []
+    samples = tuple(
+        replace(sample, metadata={names[name]: text for name, text in sample.metadata.items()})
+        for sample in reading.samples
+    )
+    return replace(reading, samples=samples), renamed
 
 
 def _rows(samples: Iterable[Sample], located: Located, digests: dict[str, tuple[str, int]]) -> list[Row]:

@@ -1,12 +1,11 @@
 """Gives samples fields, groups and splits in the home: by a query, or by the lines of a CSV."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from useg.data.commits import Version
+from useg.data.csv_tables import read_table
 from useg.data.fields import Value, shown, typed_column, why_unsayable
 from useg.data.manifest import Manifest, Row
 from useg.data.manifest_rows import RESERVED, TYPES
@@ -195,31 +194,12 @@ def _read_csv(path: Path) -> dict[str, dict[str, str | None]]:
     Raises:
         DataError: it cannot be read, lacks the column `key`, or says something twice; all lines are listed.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as CSV in UTF-8: {error}") from None
-    heading = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count))
-    try:
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not a line of CSV: {error}") from None
-    names = lines[0][1] if lines else []
-    if _KEY not in names or len(set(names)) < len(names):
-        shown_names = ", ".join(names) or "nothing"
-        raise DataError(f"{path}: the first line must name each column once, `key` among them; it has: {shown_names}")
     found: dict[str, dict[str, str | None]] = {}
     problems = []
-    for line, cells in lines[1:]:
-        where = f"{path}, line {line}"
-        if len(cells) != len(names):
-            problems.append(Problem(where, f"has {len(cells)} cells, wanted {len(names)} as in the first line"))
-            continue
-        fields = dict(zip(names, cells, strict=True))
+    for line, fields in read_table(path, _KEY).lines:
         key = fields.pop(_KEY)
         if key in found:
-            problems.append(Problem(where, f"the key {key!r} stands in an earlier line already"))
+            problems.append(Problem(f"{path}, line {line}", f"the key {key!r} stands in an earlier line already"))
         found[key] = {name: cell for name, cell in fields.items() if cell}
     if problems:
         raise DataError(f"{path}: {len(problems)} problems in this file", problems)

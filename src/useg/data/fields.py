@@ -1,7 +1,7 @@
 """Fields of metadata: from texts to numbers and truth values, and back to texts that give the same again."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import isfinite
 
 Value = str | int | float | bool | None
@@ -62,6 +62,22 @@ def why_unsayable(text: str, *, name: bool = False) -> str:
         return "it begins or ends with a blank"
     found = _UNSAYABLE_IN_NAMES.search(text) if name else None
     return f"it has the character {found[0]!r}" if found else ""
+
+
+def free_names(names: Iterable[str], taken: Collection[str]) -> dict[str, str]:
+    """A name for each field that is not taken: its own, or with `_` behind it.
+
+    >>> free_names(["age", "weight", "weight_"], {"weight"})
+    {'age': 'age', 'weight': 'weight__', 'weight_': 'weight_'}
+    """
+    names = list(names)
+    found: dict[str, str] = {}
+    for name in names:
+        free = name
+        while free in taken or (free != name and free in names):
+            free += "_"
+        found[name] = free
+    return found
 
 
 def shown(text: str) -> str:

@@ -1,9 +1,8 @@
 """pairs.csv: the user says line by line which image goes with which label."""
 
-import csv
-import io
 from pathlib import Path
 
+from useg.data.csv_tables import read_table
 from useg.data.reading import Reading, Sample, natural_order
 from useg.errors import DataError, Problem
 
@@ -55,34 +54,14 @@ def read_pairs(path: Path) -> Reading:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    heading = text.split("\n", 1)[0]
-    separator = max(",;\t", key=heading.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    try:
-        names = [name.strip() for name in next(reader, [])]
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not a line of CSV: {error}") from error
-    names = [name.casefold() if name.casefold() in _COLUMNS else name for name in names]
-    if "image" not in names:
-        shown = ", ".join(names) or "nothing"
-        raise DataError(f"{path}: the first line must name the columns, `image` among them; it has: {shown}")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    table = read_table(path, "image")
+    own = {name: name.casefold() if name.casefold() in _COLUMNS else name for name in table.names}
+    twice = sorted({name for name in own.values() if [*own.values()].count(name) > 1})
     if twice:
         raise DataError(f"{path}: the column {twice[0]!r} stands twice in the first line")
-    if "label" in names and "objects" in names:
+    if {"label", "objects"} <= {*own.values()}:
         raise DataError(f"{path}: give either `label` (one map) or `objects` (one mask per object), not both")
-    wrong = [line for line, cells in lines if any(cells) and len(cells) != len(names)]
-    if wrong:
-        listed = [Problem(f"{path}, line {line}", f"wanted {len(names)} cells as in the first line") for line in wrong]
-        raise DataError(f"{path}: {len(wrong)} lines have another number of cells than the first", listed)
-    return [(line, dict(zip(names, cells, strict=True))) for line, cells in lines if any(cells)]
+    return [(line, {own[name]: cell for name, cell in cells.items()}) for line, cells in table.lines]
 
 
 def _sample(folder: Path, row: dict[str, str], where: str, problems: list[Problem]) -> Sample | None:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from useg.data.csv_tables import LONGEST_CELL
 from useg.data.fields import text_of
 from useg.data.manifest import FileRef, Row
 from useg.errors import DataError, Problem
@@ -31,11 +32,11 @@ def pairs_text(rows: Sequence[Row]) -> str:
         files = [_refs(row.files.get(role, ())) for role in ("image", labels, "region")]
         cells = [row.key, *files, row.group or "", row.split or ""]
         cells += [text_of(row.metadata.get(name)) for name in names]
-        if max(map(len, cells)) > csv.field_size_limit():
+        if max(map(len, cells)) > LONGEST_CELL:
             long.append(Problem(row.key, f"{max(map(len, cells))} characters in one cell"))
         writer.writerow(cells)
     if long:
-        raise DataError(f"a cell of a pairs.csv holds at most {csv.field_size_limit()} characters", long)
+        raise DataError(f"a cell of a pairs.csv holds at most {LONGEST_CELL} characters", long)
     return text.getvalue()
 
 
