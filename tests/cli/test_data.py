@@ -10,6 +10,7 @@ from PIL import Image
 from tests.cli.calling import SMALL, call, save
 
 from useg.home.opening import open_home
+from useg.runs.record import RunFolder
 
 
 @pytest.fixture
@@ -39,6 +40,10 @@ def files_below(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not kept & {*path.relative_to(folder).parts}
     }
+
+
+def record_of(run: Any) -> dict[str, Any]:
+    return RunFolder(Path(run["folder"])).record()
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -74,7 +79,7 @@ def test_the_walk(home: str, data: Path, tmp_path: Path, told: Any, monkeypatch:
     assert told("data", "pull", "cells", home, "--home", there)["objects"] == 0
 
     again = told("train", "cells", "--where", "key != '11'", *SMALL, "--home", there)
-    record = json.loads((Path(again["folder"]) / "record.json").read_text())
+    record = record_of(again)
     assert record["origin"]["version"] == second["digest"]
     assert record["origin"]["where"] == "key != '11'"
     assert again["weights"] != run["weights"]
@@ -106,9 +111,7 @@ def test_training_on_a_home_that_lies_elsewhere(
     told("data", "set", "cells@trial", "stain=HE", "--where", "key = '3'", "--home", home)
     run = told("train", "cells@trial", *SMALL, "--home", home, "--cache-size", "20MB")
     assert Path(run["folder"]).parent.parent == (tmp_path / "useg-home" if is_bucket else Path(home))
-    assert json.loads((Path(run["folder"]) / "record.json").read_text())["origin"].get("home") == (
-        home if is_bucket else None
-    )
+    assert record_of(run)["origin"].get("home") == (home if is_bucket else None)
 
     monkeypatch.setenv("USEG_CACHE", str(tmp_path / "another cache"))
     told("data", "pull", "cells@trial", home, "--home", tmp_path / "there", "--branch", "trial")
@@ -162,7 +165,7 @@ def test_a_tweak_is_a_view(data: Path, tmp_path: Path, told: Any) -> None:
     before = told("data", "du", "--home", home)["datasets"]
     tweak = ["--transform", "scale=0.5", "--transform", "weight=255:3"]
     run = told("train", "cells", *tweak, *SMALL, "--home", home)
-    record = json.loads((Path(run["folder"]) / "record.json").read_text())
+    record = record_of(run)
     assert record["origin"]["transforms"] == ["scale=0.5", "weight=255:3"]
     assert json.loads((Path(run["folder"]) / "fingerprint.json").read_text())["median_space"] == [16, 16]
     assert told("data", "du", "--home", home)["datasets"] == before, "nothing was copied"
@@ -173,18 +176,28 @@ def test_a_tweak_is_a_view(data: Path, tmp_path: Path, told: Any) -> None:
     assert more["status"] == "finished"
 
 
-def test_a_purged_sample_is_gone_from_everywhere(data: Path, tmp_path: Path, told: Any, capsys: Any) -> None:
-    home = tmp_path / "home"
+def test_a_purged_sample_is_gone_from_everywhere(
+    home: str, data: Path, tmp_path: Path, told: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("USEG_HOME", raising=False)
+    monkeypatch.setenv("USEG_CACHE", str(tmp_path / "own cache"))
     told("data", "add", data, "--name", "cells", "--home", home)
-    run = told("train", "cells", *SMALL, "--home", home)
+    run = told("train", "cells", *SMALL, "--transform", "scale=0.5", "--home", home)
     report = Path(run["folder"]) / "report.html"
     shown = next(key for key in map(str, range(12)) if f"<span>{key}</span>" in report.read_text())
     secret = (data / "images" / f"{shown}.png").read_bytes()
+    cached = len([path for path in (tmp_path / "own cache").rglob("*.*") if ".of-" in path.name])
+    assert cached == 13, "12 images and one mask for all, half as large"
     done = told("data", "purge", "cells", shown, "--reason", "consent withdrawn", "--yes", "--home", home)
     # all masks are equal, so this one stays for the others
     assert (done["samples"], done["objects"], done["shared"], len(done["pages"])) == ([shown], 1, 1, 1)
+    assert done["cached"] == 2, "the image, and what was made of it"
     assert f"<span>{shown}</span>" not in report.read_text()
-    for path in [*home.rglob("*"), *Path(open_home(home)[0].url).rglob("*")]:
+    store = open_home(home)[0]
+    for entry in store.list():
+        assert secret not in store.get(entry.key), entry.key
+    for path in (tmp_path / "own cache").rglob("*"):
         assert not path.is_file() or secret not in path.read_bytes()
     assert len(told("data", "query", "cells", "true", "--home", home)["keys"]) == 11
     assert told("data", "verify", "--home", home)["problems"] == []
@@ -193,10 +206,28 @@ def test_a_purged_sample_is_gone_from_everywhere(data: Path, tmp_path: Path, tol
     assert told("train", "cells", *SMALL, "--home", home)["status"] == "finished"
 
 
+def test_damage_is_named_and_healed_from_another_home(home: str, data: Path, tmp_path: Path, told: Any) -> None:
+    told("data", "add", data, "--name", "cells", "--home", home)
+    told("data", "pull", "cells", home, "--home", tmp_path / "copy")
+    store = open_home(home)[0]
+    (pack,) = [entry.key for entry in store.list("packs/") if entry.size > 10_000]
+    flipped = bytearray(store.get(pack))
+    flipped[5000] ^= 1
+    store.delete(pack)
+    store.put(pack, bytes(flipped))
+    assert call("data", "verify", "--home", home) == 2
+    told("data", "push", "cells", home, "--home", tmp_path / "copy")
+    told("data", "gc", "--grace-hours", "0", "--home", home)
+    told("data", "gc", "--grace-hours", "0", "--home", home)
+    assert told("data", "verify", "--home", home)["problems"] == []
+    assert told("data", "checkout", "cells", tmp_path / "out", "--home", home)["written"] >= 24
+    assert files_below(tmp_path / "out") == files_below(data)
+
+
 def test_a_folder_that_is_trained_on_becomes_a_version(data: Path, tmp_path: Path, told: Any, capsys: Any) -> None:
     home = tmp_path / "home"
     run = told("train", data, *SMALL, "--home", home)
-    origin = json.loads((Path(run["folder"]) / "record.json").read_text())["origin"]
+    origin = record_of(run)["origin"]
     assert (origin["of"], origin["reproducible"]) == ("folder", True)
     assert told("data", "log", origin["dataset"], "--home", home)["versions"][0]["digest"] == origin["version"]
     told("data", "gc", "--grace-hours", "0", "--home", home)

@@ -34,13 +34,14 @@ def test_counts_are_columns_of_queries(data: Path) -> None:
     manifest = dataset.contents(add(dataset, data).version).manifest
     samples = {sample.key: sample for sample in read_layout(data).samples}
     assert known_statistics(dataset) is None
-    assert rows_where(dataset, manifest, "height > 1") == []
+    contents = dataset.contents(dataset.resolve())
+    assert rows_where(dataset, contents, "height > 1") == []
     assert count(dataset, manifest, samples) == 4
     assert count(dataset, manifest, samples) == 0, "once for each content"
-    assert [row.key for row in rows_where(dataset, manifest, "height = 30 and channels = 3")] == ["1", "3"]
-    assert [row.key for row in rows_where(dataset, manifest, '"pixels.255" > 24 * 3')] == ["2", "3"]
-    assert [row.key for row in rows_where(dataset, manifest, '"pixels.255" is null')] == ["0"]
-    joined = with_known_statistics(dataset, manifest)
+    assert [row.key for row in rows_where(dataset, contents, "height = 30 and channels = 3")] == ["1", "3"]
+    assert [row.key for row in rows_where(dataset, contents, '"pixels.255" > 24 * 3')] == ["2", "3"]
+    assert [row.key for row in rows_where(dataset, contents, '"pixels.255" is null')] == ["0"]
+    joined = with_known_statistics(dataset, contents)
     assert joined.digest() == manifest.digest(), "they are no part of the version"
     assert query(joined, "height = 30").digest != query(manifest, "height = 30").digest
     (data / "masks" / "0.png").write_bytes((data / "masks" / "2.png").read_bytes())
@@ -57,5 +58,38 @@ def test_objects_and_what_cannot_be_read(data: Path) -> None:
     manifest = dataset.contents(add(dataset, data).version).manifest
     samples = {sample.key: sample for sample in read_layout(data).samples}
     count(dataset, manifest, samples)
-    assert [row.key for row in rows_where(dataset, manifest, "objects = 479")] == ["0"]
-    assert [row.key for row in rows_where(dataset, manifest, "height is null")] == ["1"]
+    contents = dataset.contents(dataset.resolve())
+    assert [row.key for row in rows_where(dataset, contents, "objects = 479")] == ["0"]
+    assert [row.key for row in rows_where(dataset, contents, "height is null")] == ["1"]
+
+
+def test_pixels_of_classes_have_their_names(data: Path) -> None:
+    classes = "[[classes]]\nname = 'ground'\nvalues = [0]\n[[classes]]\nname = 'leaf'\nvalues = [255, 7]\n"
+    (data / "classes.toml").write_text(classes + "[[classes]]\nname = '255'\nvalues = [9]\n")
+    store = Memory()
+    dataset = Dataset.open(store, Objects(store), "x")
+    manifest = dataset.contents(add(dataset, data).version).manifest
+    count(dataset, manifest, {sample.key: sample for sample in read_layout(data).samples})
+    contents = dataset.contents(dataset.resolve())
+    assert [row.key for row in rows_where(dataset, contents, '"pixels.leaf" > 24 * 3')] == ["2", "3"]
+    assert [row.key for row in rows_where(dataset, contents, '"pixels.leaf" = 0')] == ["0"]
+    assert [row.key for row in rows_where(dataset, contents, '"pixels.ground" + "pixels.leaf" = 24 * height')] == [
+        *"0123"
+    ]
+    assert [row.key for row in rows_where(dataset, contents, '"pixels.255" > 0')] == ["1", "2", "3"], "the value"
+
+
+def test_pixels_of_colours_have_the_names_of_classes(data: Path) -> None:
+    for number in range(4):
+        mask = np.zeros((20 + 10 * (number % 2), 24, 3), np.uint8)
+        mask[: 2 * number, :, 1] = 128
+        Image.fromarray(mask).save(data / "masks" / f"{number}.png")
+    (data / "classes.toml").write_text(
+        "[[classes]]\nname = 'ground'\ncolours = ['#000000']\n[[classes]]\nname = 'leaf'\ncolours = [[0, 128, 0]]\n"
+    )
+    store = Memory()
+    dataset = Dataset.open(store, Objects(store), "x")
+    manifest = dataset.contents(add(dataset, data).version).manifest
+    count(dataset, manifest, {sample.key: sample for sample in read_layout(data).samples})
+    contents = dataset.contents(dataset.resolve())
+    assert [row.key for row in rows_where(dataset, contents, '"pixels.leaf" > 24 * 3')] == ["2", "3"]

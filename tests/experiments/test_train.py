@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def test_what_a_run_leaves(data: Path, home: Path) -> None:
     assert folder.path == home / "runs" / result["run"]
     assert "first" in result["run"]
     for name in ("config.json", "plan.toml", "fingerprint.json", "classes.toml", "splits.json", "scores.json",
-                 "report.html", "model.useg", "record.json", "attempts/1/journal.jsonl"):  # fmt: skip
+                 "report.html", "model.useg", "record/00000001", "attempts/1/journal.jsonl"):  # fmt: skip
         assert (folder.path / name).stat().st_size > 0, name
     assert not list(home.rglob("*.part"))
     assert result["status"] == folder.record()["status"] == "finished"
@@ -154,24 +155,41 @@ def test_several_interruptions_and_lost_checkpoints(data: Path, home: Path) -> N
     assert resumed == {"event": "resumed", "step": 8}
 
 
-@pytest.mark.slow
-def test_a_full_disk_ends_the_run_and_loses_nothing(data: Path, home: Path, monkeypatch) -> None:
-    whole = train(data, home=home, config=small())
+def full_from(step: int, until: int = 10**9):
+    """A disk on which no checkpoint from `step` to `until` can be written."""
     real = os.replace
 
-    def full(source: object, target: object) -> None:
-        if str(target).endswith("step-00000009.safetensors"):
+    def replace(source: object, target: object) -> None:
+        found = re.search(r"checkpoints/step-(\d+)\.safetensors$", str(target))
+        if found and step <= int(found[1]) < until:
             raise OSError(28, "No space left on device")
         real(source, target)
 
+    return replace
+
+
+@pytest.mark.slow
+def test_a_disk_that_stays_full_ends_the_run_and_loses_nothing(data: Path, home: Path, monkeypatch) -> None:
+    whole = train(data, home=home, config=small())
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", full)
+        patch.setattr(os, "replace", full_from(9))
         with pytest.raises(ResourceError, match=r"No space left on device.*Go on with: useg train --resume"):
             train(data, home=home, config=small(), name="full")
     folder = RunFolder(next((home / "runs").glob("*full*")))
     assert folder.record()["status"] == "failed"
     assert Checkpoints(folder.path / "attempts" / "1" / "checkpoints").latest()[0] == 8
     assert train(None, home=home, resume="full")["weights"] == whole["weights"]
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_a_while_stops_nobody(data: Path, home: Path, monkeypatch) -> None:
+    whole = train(data, home=home, config=small())
+    notes: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full_from(3, until=10))
+        found = train(data, home=home, config=small(), listener=Listener(note=notes.append))
+    assert found["weights"] == whole["weights"]
+    assert len([note for note in notes if "has no checkpoint" in note and "Training goes on" in note]) == 1
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run(data: Path, home: Path, monkeypatch) -> None:

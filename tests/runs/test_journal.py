@@ -4,6 +4,8 @@ import errno
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +60,9 @@ def test_every_torn_last_line_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("taken", [0, 1, 10, 22])
-def test_a_disk_that_fills_up_spoils_one_event_only(tmp_path: Path, monkeypatch, taken: int) -> None:
-    path = tmp_path / "journal.jsonl"
-    journal = Journal(path)
+def test_a_disk_that_fills_up_leaves_a_gap_that_is_marked(tmp_path: Path, monkeypatch, taken: int) -> None:
+    path, warnings = tmp_path / "journal.jsonl", []
+    journal = Journal(path, warnings.append)
     journal.write(step(0))
     real, left = os.write, [taken]
 
@@ -73,13 +75,51 @@ def test_a_disk_that_fills_up_spoils_one_event_only(tmp_path: Path, monkeypatch,
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", filling)
-        for _ in range(2):
-            with pytest.raises(ResourceError, match=r"journal\.jsonl: cannot write: No space left"):
-                journal.write(step(1))
+        for _ in range(3):
+            journal.write(step(1))
+        with pytest.raises(ResourceError, match=r"journal\.jsonl: cannot write: No space left"):
+            journal.write(step(1), sync=True)
     journal.write(step(2))
     journal.write(step(3))
     journal.close()
-    assert [e["step"] for e in read_attempt(path)] == [0, 2, 3]
+    assert read_attempt(path) == [step(0), {"event": "gap", "lost": 3}, step(2), step(3)]
+    assert len(warnings) == 1
+    assert "No space left on device" in warnings[0]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), np.float32("nan"), np.float64("inf")])
+def test_numbers_that_json_does_not_have_are_kept(tmp_path: Path, number: float) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.write(step(1, loss=number, parts=[1.5, number], none=None, text="null"))
+    journal.close()
+    (event,) = read_attempt(tmp_path / "j")
+    assert repr(event["loss"]) == repr(event["parts"][1]) == repr(float(number))
+    assert (event["parts"][0], event["none"], event["text"]) == (1.5, None, "null")
+
+
+def test_threads_write_whole_events(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: journal.write(step(number, why="x" * 5000)), range(400)))
+    journal.close()
+    assert sorted(event["step"] for event in read_attempt(tmp_path / "j")) == list(range(400))
+
+
+def test_writers_wait_for_no_disk(tmp_path: Path, monkeypatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(file: int) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    journal = Journal(tmp_path / "j")
+    journal.write(step(1))
+    assert begun.wait(30)
+    journal.write(step(2))
+    assert [event["step"] for event in read_attempt(tmp_path / "j")] == [1, 2]
+    go_on.set()
+    journal.close()
 
 
 def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch) -> None:
@@ -101,7 +141,7 @@ def test_a_full_disk_at_the_end_is_a_resource_error(tmp_path: Path, monkeypatch)
     with pytest.raises(ResourceError, match="No space left"):
         journal.close()
     with pytest.raises(ResourceError):
-        journal.write(step(1))  # closed all the same
+        journal.write(step(1), sync=True)  # closed all the same
 
 
 def test_steps_done_again_replace_the_first_ones(tmp_path: Path) -> None:

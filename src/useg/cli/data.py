@@ -258,7 +258,7 @@ def query(
 
     dataset, ref = opened(name, home)
     version = dataset.resolve(ref)
-    view = ask(with_known_statistics(dataset, dataset.contents(version).manifest), where)
+    view = ask(with_known_statistics(dataset, dataset.contents(version)), where)
     found = {"version": version.digest, "view": view.digest, "where": view.where, "keys": list(view.keys)}
     emit(found, json=json, text=lambda: "\n".join(view.keys))
 

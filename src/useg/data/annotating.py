@@ -56,8 +56,7 @@ def set_fields(
         Moved: somebody else changed the same fields of the same samples meanwhile.
     """
     base = _head(dataset, branch)
-    manifest = dataset.contents(base).manifest
-    rows = rows_where(dataset, manifest, where)
+    rows = rows_where(dataset, dataset.contents(base), where)
     values = {name: text or None for name, text in assignments.items()}
     said = ", ".join(f"{name}={text}" for name, text in assignments.items())
     message = message or f"set {said}" + (f" where {where}" if where else "")

@@ -70,7 +70,7 @@ def checkout(
     """
     version = dataset.resolve(ref)
     contents = dataset.contents(version)
-    rows = rows_where(dataset, contents.manifest, where)
+    rows = rows_where(dataset, contents, where)
     wanted = wanted_files(rows)
     texts = {PAIRS_FILE: pairs_text(rows).encode()}
     if contents.mapping is not None:

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from useg.data.versions import Dataset
-from useg.errors import DataError, Problem
+from useg.errors import DataError, Problem, UsegError
 from useg.home.cache import Cache
 from useg.home.folder import write_atomically
+from useg.home.store import open_store
 from useg.home.withdrawal import withdraw
 
 _FIGURE = re.compile(r"<figure class=\"card sample\">.*?</figure>", re.DOTALL)
@@ -40,7 +42,7 @@ class Purged:
     cached: int
 
 
-def purge(dataset: Dataset, keys: Sequence[str], reason: str, cache: Cache) -> Purged:
+def purge(dataset: Dataset, keys: Sequence[str], reason: str, cache: Cache, runs: Path) -> Purged:
     """Remove the bytes of samples from a home and this machine; later reads say when and why.
 
     The rows of earlier versions stay, with keys and fields, so that their digests still hold; each branch gets a
@@ -51,6 +53,7 @@ def purge(dataset: Dataset, keys: Sequence[str], reason: str, cache: Cache) -> P
         keys: of the samples.
         reason: is kept in the tombstones.
         cache: of this machine.
+        runs: the folder of runs, whose reports show pictures of samples.
 
     Raises:
         DataError: no version has such a sample, or samples that stay have the same image; all are named.
@@ -78,7 +81,7 @@ def purge(dataset: Dataset, keys: Sequence[str], reason: str, cache: Cache) -> P
             moved.append(branch)
     done = withdraw(dataset.store, dataset.objects, sorted(digests), reason)
     cached = cache.remove(digests)
-    pages = _pages(dataset, wanted)
+    pages = _pages(runs, dataset, wanted)
     return Purged(tuple(sorted(wanted)), len(digests), len(shared), done.bytes, tuple(moved), pages, cached)
 
 
@@ -103,20 +106,18 @@ def _digests(dataset: Dataset, wanted: set[str]) -> tuple[set[str], Owners, set[
     return going, {digest: found for digest, found in shared.items() if found[0]}, known
 
 
-def _pages(dataset: Dataset, keys: set[str]) -> tuple[str, ...]:
-    """Take the samples' pictures out of the reports of runs that lie in this home."""
+def _pages(runs: Path, dataset: Dataset, keys: set[str]) -> tuple[str, ...]:
+    """Take the samples' pictures out of the reports of runs."""
+    shown = {f"<span>{escape(key)}{end}" for key in keys for end in ("</span>", "#", "[")}
+
+    def kept(match: re.Match[str]) -> str:
+        return "" if any(mark in match[0] for mark in shown) else match[0]
+
     changed = []
-    for entry in dataset.store.list("runs/"):
-        path = dataset.store.path(entry.key) if entry.key.endswith("/report.html") else None
-        if path is None or not _trained_on(path.parent, dataset.name):
+    for path in sorted(runs.glob("*/report.html")):
+        if not _trained_on(path.parent, dataset):
             continue
         text = path.read_text(encoding="utf-8")
-        shown = {f"<span>{escape(key)}</span>" for key in keys}
-        shown |= {f"<span>{escape(key)}#" for key in keys} | {f"<span>{escape(key)}[" for key in keys}
-
-        def kept(match: re.Match[str], shown: set[str] = shown) -> str:
-            return "" if any(mark in match[0] for mark in shown) else match[0]
-
         without = _FIGURE.sub(kept, text)
         if without != text:
             write_atomically(path, without.encode())
@@ -124,9 +125,19 @@ def _pages(dataset: Dataset, keys: set[str]) -> tuple[str, ...]:
     return tuple(changed)
 
 
-def _trained_on(run: Path, name: str) -> bool:
+def _origin(run: Path) -> dict[str, Any]:
+    """What the entries of a run's record say that it learned from."""
+    origin: dict[str, Any] = {}
+    for entry in (run / "record.json", *sorted(run.glob("record/*"))):
+        if entry.is_file():
+            origin = orjson.loads(entry.read_bytes()).get("origin") or origin
+    return origin
+
+
+def _trained_on(run: Path, dataset: Dataset) -> bool:
     try:
-        origin = orjson.loads((run / "record.json").read_bytes()).get("origin") or {}
-    except (OSError, ValueError, AttributeError):
+        origin = _origin(run)
+        home = origin.get("home")
+        return bool(origin.get("dataset") == dataset.name and (not home or open_store(home).url == dataset.store.url))
+    except (OSError, ValueError, AttributeError, UsegError):
         return False
-    return bool(origin.get("dataset") == name)

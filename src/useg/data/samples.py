@@ -1,7 +1,7 @@
 """A data set as arrays: each sample's image and label maps, decoded once and kept within a bound."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -140,18 +140,24 @@ class Samples:
     def __len__(self) -> int:
         return len(self._items)
 
-    def cut(self, index: int, windows: Sequence[tuple[slice, ...]]) -> list[int]:
-        """Replace an item by windows of it, put at the end; returns where they are. For a single image that is
-        split into a part to learn from and a part held out.
+    def cut(self, windows: Mapping[int, Sequence[tuple[slice, ...]]]) -> list[int]:
+        """Put windows of items in their place, for images that are split into a part to learn from and one held out.
+
+        Args:
+            windows: over space, by the index of the item that they replace.
+
+        Returns:
+            For each item now, which one it was before.
         """
-        whole = self._items.pop(index)
-        first = len(self._items)
-        for window in windows:
-            name = ",".join(f"{part.start}:{part.stop}" for part in window)
-            self._items.append(_Item(whole.sample, f"[{name}]", window))
+        items, origins = [], []
+        for index, item in enumerate(self._items):
+            parts = [item.within(window) for window in windows[index]] if index in windows else [item]
+            items += parts
+            origins += [index] * len(parts)
+        self._items = items
         self._cache.clear()
         self._bytes = 0
-        return list(range(first, len(self._items)))
+        return origins
 
     @property
     def keys(self) -> list[str]:
@@ -225,6 +231,12 @@ class _Item:
     suffix: str
     window: tuple[slice, ...] | None
     is_plane: bool = False
+
+    def within(self, window: tuple[slice, ...]) -> "_Item":
+        """A window of this item, which is whole or a plane."""
+        name = ",".join(f"{part.start}:{part.stop}" for part in window)
+        plane = self.window[:1] if self.window is not None and self.is_plane else ()
+        return _Item(self.sample, f"{self.suffix}[{name}]", (*plane, *window), self.is_plane)
 
 
 def read_sample_image(sample: Sample, channels: int, window: tuple[slice, ...] | None = None) -> Raw:

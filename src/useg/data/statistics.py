@@ -7,21 +7,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from useg.data.forms import pack_colours
 from useg.data.images import read_header, read_image
+from useg.data.labels import parse_colour
 from useg.data.manifest import Manifest, Row
+from useg.data.mapping_file import parse_keys
 from useg.data.reading import Sample
 from useg.data.statistics_join import content_digests
 from useg.errors import UsegError
 from useg.home import refs
 
 if TYPE_CHECKING:
-    from useg.data.versions import Dataset
+    from useg.data.versions import Contents, Dataset
 
 MOST_VALUES = 32
 """A label map with more values than these is taken to number objects, and its values are not counted one by one."""
+
+_PIXELS = "pixels."
 
 Counts = dict[str, int | str | bytes | None]
 
@@ -34,18 +39,52 @@ def known_statistics(dataset: "Dataset") -> pa.Table | None:
     return pq.read_table(io.BytesIO(dataset.objects.get(entry.record["to"])))
 
 
-def with_known_statistics(dataset: "Dataset", manifest: Manifest) -> Manifest:
-    """The manifest with what was counted in its files as further columns for queries."""
+def with_known_statistics(dataset: "Dataset", contents: "Contents") -> Manifest:
+    """The manifest with what was counted in its files as further columns for queries.
+
+    Where the version says which values are which class, there is a column `pixels.<class>` for each, too.
+    """
     table = known_statistics(dataset)
-    return manifest if table is None else manifest.with_statistics(table)
+    if table is None:
+        return contents.manifest
+    return contents.manifest.with_statistics(by_class(table, contents.mapping))
 
 
-def rows_where(dataset: "Dataset", manifest: Manifest, where: str | None) -> list[Row]:
-    """The samples of a manifest for which a query holds; None takes all."""
+def rows_where(dataset: "Dataset", contents: "Contents", where: str | None) -> list[Row]:
+    """The samples of a version for which a query holds; None takes all."""
     from useg.data.query import query
 
-    keys = None if where is None else query(with_known_statistics(dataset, manifest), where).keys
-    return list(manifest.rows(keys))
+    keys = None if where is None else query(with_known_statistics(dataset, contents), where).keys
+    return list(contents.manifest.rows(keys))
+
+
+def by_class(table: pa.Table, mapping: str | None) -> pa.Table:
+    """Statistics with the pixels of each class that a label mapping names; one called like another value has none."""
+    counted = [name for name in table.column_names if name.startswith(_PIXELS)]
+    if mapping is None or not counted:
+        return table
+    is_counted = np.logical_or.reduce([table[name].is_valid().to_numpy() for name in counted])
+    for class_name, own in _values_of_classes(mapping).items():
+        name = f"{_PIXELS}{class_name}"
+        if name in counted:
+            continue
+        numbers = [pc.fill_null(table[column], 0).to_numpy() for column in counted if column in own]
+        total = np.sum(numbers, axis=0) if numbers else np.zeros(len(table), np.int64)
+        table = table.append_column(name, pa.array(total, pa.int64(), mask=~is_counted))
+    return table
+
+
+def _values_of_classes(mapping: str) -> dict[str, set[str]]:
+    """The columns that count the values of each class; none where the mapping is not as it should be."""
+    found = {}
+    try:
+        for each in parse_keys(mapping, "the label mapping").get("classes", ()):
+            colours = [np.array(parse_colour(colour), np.uint8)[:, None] for colour in each.get("colours", ())]
+            packed = [int(pack_colours(colour[:3])[0]) for colour in colours]
+            found[str(each["name"])] = {f"{_PIXELS}{value}" for value in (*each.get("values", ()), *packed)}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}  # inspection and training say what is wrong with it
+    return found
 
 
 def count(
@@ -146,4 +185,4 @@ def _pixels(labels: Iterable[str]) -> Counts:
             counts[value] = counts.get(value, 0) + number
     if len(counts) > MOST_VALUES:
         return {"objects": len(counts) - (0 in counts)}
-    return {f"pixels.{value}": number for value, number in counts.items()}
+    return {f"{_PIXELS}{value}": number for value, number in counts.items()}

@@ -1,7 +1,7 @@
 """The declared changes of a view, applied to the files of a sample: the originals stay, results lie in the cache."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,12 +9,13 @@ import numpy as np
 from blake3 import blake3
 
 from useg.arrays import Raw
-from useg.data.headers import Header
+from useg.data.headers import Header, split_ref
 from useg.data.images import read_header, read_image
 from useg.data.labels import LabelClass, LabelMapping
 from useg.data.reading import Sample
 from useg.data.transforms import Crop, Merge, Resize, Rotate, Scale, Transform, Weight
 from useg.errors import DataError, InputError, Problem
+from useg.home.cache import made_of
 
 if TYPE_CHECKING:
     from useg.home.cache import Cache
@@ -27,7 +28,9 @@ def geometric(transforms: Sequence[Transform]) -> tuple[Geometric, ...]:
     return tuple(transform for transform in transforms if isinstance(transform, Resize | Scale | Rotate | Crop))
 
 
-def change_files(sample: Sample, transforms: Sequence[Geometric], cache: "Cache") -> Sample:
+def change_files(
+    sample: Sample, transforms: Sequence[Geometric], cache: "Cache", digests: Mapping[str, str] | None = None
+) -> Sample:
     """A sample with refs to changed files in this machine's cache.
 
     Images are interpolated linearly, after smoothing where they become smaller; label files by nearest pixel, so
@@ -37,6 +40,7 @@ def change_files(sample: Sample, transforms: Sequence[Geometric], cache: "Cache"
         sample: its refs are files of this machine.
         transforms: applied in this order.
         cache: where the changed files go.
+        digests: of the files, by path; a changed file goes from the cache when its source is withdrawn.
 
     Raises:
         DataError: a part that is not there was to be cropped, or sizes have another number of axes.
@@ -50,6 +54,8 @@ def change_files(sample: Sample, transforms: Sequence[Geometric], cache: "Cache"
         for transform in transforms:
             array = _apply(sample.key, transform, array, is_label=is_label)
         content, suffix = _encoded(array, header, before)
+        source = (digests or {}).get(str(split_ref(ref)[0]))
+        suffix = suffix if source is None else made_of(source, suffix)
         return str(cache.add(blake3(content).hexdigest(), content, suffix))
 
     return replace(

@@ -137,7 +137,8 @@ class ViewFiles:
             region=None if sample.region is None else there(sample.region),
         )
         if self._transforms:
-            found = change_files(found, self._transforms, self._fetcher.cache)
+            digests = {paths[path]: ref.digest for path, ref in self._files(sample.key).items()}
+            found = change_files(found, self._transforms, self._fetcher.cache, digests)
             files = {str(split_ref(ref)[0]) for ref in (*found.images, *found.labels, *filter(None, [found.region]))}
             with self._lock:
                 self._changed[sample.key] = found, tuple(files)  # files of the cache may go
@@ -286,7 +287,7 @@ def open_view(
     version = dataset.resolve(ref)
     contents = dataset.contents(version)
     changes = parse_transforms(transforms)
-    view = query(with_known_statistics(dataset, contents.manifest), where, changes)
+    view = query(with_known_statistics(dataset, contents), where, changes)
     chosen = set(view.keys)
     rows = sorted(contents.manifest.rows(chosen), key=lambda row: natural_order(row.key))
     if not rows:

@@ -1,7 +1,7 @@
 """One attempt of a run: the loop's events to the journal, checkpoints, live scores, the clock's decisions."""
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,7 @@ class Attempt:
         self.history: list[Event] = folder.journal()
         self.trainer = Trainer(plan, world=world)
         self.constant: str | None = None
+        self._warned = False
         self._pending: list[Event] = []
         self._known = 0
 
@@ -113,7 +114,7 @@ class Attempt:
         if trainer.step >= trainer.stop and more_steps is None:
             return
         place = claim_attempt(self.folder.path)
-        journal = Journal(place / "journal.jsonl")
+        journal = Journal(place / "journal.jsonl", lambda text: listener.note(f"warning: {text}"))
         checkpoints = Checkpoints(place / "checkpoints")
         trainer.share_state()
         try:
@@ -145,7 +146,7 @@ class Attempt:
                 anchor = trainer.step == trainer.cooldown_start
                 asked = listener.stop.asked and not last
                 if last or anchor or asked or time.monotonic() - saved > self.plan.checkpoint_seconds:
-                    self._save(checkpoints, anchor=anchor)
+                    self._save(checkpoints, listener, anchor=anchor, needed=last or asked)
                     saved = time.monotonic()
                 spent += time.monotonic() - clock
                 clock = time.monotonic()
@@ -168,12 +169,13 @@ class Attempt:
             "scores": live.scores,
             "seconds": round(time.perf_counter() - started, 3),
         }
-        journal.write(event, sync=True)
+        journal.write(event)
         self.history.append(event)
         if live.constant is not None and live.constant != self.constant and self.trainer.step > self.trainer.stop // 3:
             listener.note(f"warning: at step {self.trainer.step} every pixel is predicted as {live.constant!r}")
         self.constant = live.constant
-        self._keep_snapshot()
+        with suppress(ResourceError):  # the next checkpoint says so
+            self._keep_snapshot()
 
     def _keep_snapshot(self) -> None:
         place = self.folder.path / "snapshots"
@@ -218,8 +220,12 @@ class Attempt:
     def _apply(self, decision: Event) -> None:
         self.trainer.stop, self.trainer.cooldown_start = decision["stop"], decision["cooldown_start"]
 
-    def _save(self, checkpoints: Checkpoints, *, anchor: bool) -> None:
-        """Write a checkpoint; a failure is raised, with the one before it intact."""
+    def _save(self, checkpoints: Checkpoints, listener: "Listener", *, anchor: bool, needed: bool) -> None:
+        """Write a checkpoint. One that is not the last may fail: the one before it is intact, and training goes on.
+
+        Raises:
+            ResourceError: it is needed, and could not be written.
+        """
         try:
             checkpoints.save(self.trainer.step, self.trainer.tensors(), self.trainer.state())
             if anchor:
@@ -227,7 +233,11 @@ class Attempt:
                     self.trainer.step, self.trainer.tensors(), self.trainer.state()
                 )
         except ResourceError as error:
-            raise ResourceError(f"{error}. Go on with: useg train --resume {self.folder.id}") from error
+            if needed:
+                raise ResourceError(f"{error}. Go on with: useg train --resume {self.folder.id}") from error
+            if not self._warned:
+                self._warned = True
+                listener.note(f"warning: step {self.trainer.step} has no checkpoint: {error}. Training goes on")
 
     def _restore(self, more_steps: int | None) -> None:
         """Load the newest readable checkpoint; to extend a run, the one before its rate began to fall."""

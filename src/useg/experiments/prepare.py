@@ -27,6 +27,12 @@ from useg.train.batches import epoch_entries
 from useg.train.plan import Plan, load_plan
 from useg.train.planning import make_plan
 
+FEW_SLICES = 32
+"""Of a stack of at most so many slices a band of each is held out, of a longer one a block of slices."""
+
+SMALLEST_BAND_PX = 48
+"""A narrower band says too little of what lies next to its edges."""
+
 Note = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
@@ -158,6 +164,8 @@ def _split(samples: Samples, config: Config, fingerprint: Fingerprint, notes: li
     sequence = fingerprint.sequence or (samples.planes and alone)
     # blocks of a sequence need samples without groups: there, twins of held-out samples are left out afterwards
     in_blocks = sequence and alone
+    if in_blocks and config.folds <= 1 and (bands := _split_bands(samples, config, notes)) is not None:
+        return (bands,)
     if not in_blocks:
         groups = _with_duplicates(samples, fingerprint)
     if config.folds > 1:
@@ -262,12 +270,36 @@ def _split_one(samples: Samples, config: Config, notes: list[str]) -> tuple[str,
     """A single image is cut into a part to learn from and a part held out, with a gap between them."""
     space = samples.space(0)
     cut = blocks(space, config.data.validation, gap_px=max(1, min(16, max(space) // 20)), seed=config.seed)
-    samples.cut(0, [*cut.train, cut.val])
+    samples.cut({0: [*cut.train, cut.val]})
     notes.append(
         "there is a single image: a block of it is held out for validation, with a gap. Neighbouring parts of one "
         "image are alike, so its scores are optimistic; annotate a second image for honest ones"
     )
     return ("train",) * len(cut.train) + ("val",)
+
+
+def _split_bands(samples: Samples, config: Config, notes: list[str]) -> tuple[str, ...] | None:
+    """The same band of every slice of a short stack is held out, with a gap; None where whole slices are.
+
+    Where slices are few, a block of them that is left out takes along what no other slice shows.
+    """
+    given = samples.splits
+    learned = [index for index, split in enumerate(given) if split in (None, "train")]
+    spaces = {samples.space(index) for index in learned}
+    held_out = min(max(space) for space in spaces) * config.data.validation if spaces else 0
+    plain = config.data.test == 0 and "val" not in given and len(spaces) == 1 and {len(s) for s in spaces} == {2}
+    if not plain or not 1 < len(learned) <= FEW_SLICES or held_out < SMALLEST_BAND_PX:
+        return None
+    (space,) = spaces
+    cut = blocks(space, config.data.validation, gap_px=max(1, min(16, max(space) // 20)), seed=config.seed)
+    origins = samples.cut({index: [*cut.train, cut.val] for index in learned})
+    parts = iter((*("train",) * len(cut.train), "val") * len(learned))
+    notes.append(
+        "neighbouring samples look alike, and they are few: the same band of each is held out for validation, with a "
+        "gap. Slices that were never seen may come out less well; give a column split to hold out whole ones"
+    )
+    cut_up = set(learned)
+    return tuple(next(parts) if origin in cut_up else given[origin] or "train" for origin in origins)
 
 
 def _wants_planes(fingerprint: Fingerprint, config: Config) -> bool:

@@ -236,23 +236,23 @@ def _write_inputs(
     name: str | None,
     origin: dict[str, Any] | None,
 ) -> None:
-    folder.write_json(
-        "record.json",
-        {
-            "format": 1,
-            "run": folder.id,
-            "name": name,
-            "status": "running",
-            "started": now(),
-            "useg": __version__,
-            "command": [word.encode("utf-8", "backslashreplace").decode() for word in sys.argv],
-            "data": data.reading.root if isinstance(data, View) else str(data.absolute()),
-            "origin": origin,
-            "records": [origin["commit"]] if origin else [],
-            "config_digest": config.digest(),
-            "machine": probe.machine(),
-            "notes": list(prepared.notes),
-        },
+    folder.update(
+        format=2,
+        run=folder.id,
+        name=name,
+        status="running",
+        started=now(),
+        useg=__version__,
+        command=[word.encode("utf-8", "backslashreplace").decode() for word in sys.argv],
+        data=data.reading.root if isinstance(data, View) else str(data.absolute()),
+        origin=origin,
+        records=[origin["commit"]] if origin else [],
+        samples=len(_labelled(prepared)),
+        config=config.model_dump(mode="json"),
+        config_digest=config.digest(),
+        plan=prepared.plan.model_dump(mode="json"),
+        machine=probe.machine(),
+        notes=list(prepared.notes),
     )
     folder.write_json("config.json", config.model_dump(mode="json"))
     folder.write_json("fingerprint.json", prepared.fingerprint.model_dump(mode="json"))

@@ -29,6 +29,8 @@ from useg.home.locks import Pin, is_abandoned, locked, pinned
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = re.compile(r"(\.[^/\0]{1,40})?")
+_SOURCE_DIGITS = 24
+_SOURCE = re.compile(r"\.of-([0-9a-f]{24})\.\w+$")
 _FAN = [f"{number:02x}" for number in range(256)]
 _BLOCK = 4096
 _LOW_WATER = 0.9
@@ -38,6 +40,11 @@ _STALE_PART_S = 3600
 _UNSYNCED_S = 120
 """What was written this long before the machine stopped may not have reached its disk."""
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"
+
+
+def made_of(digest: str, suffix: str) -> str:
+    """The suffix of a file that was made of an object, so that it goes when that is withdrawn."""
+    return f".of-{digest[:_SOURCE_DIGITS]}{suffix}"
 
 
 def cache_folder() -> Path:
@@ -57,6 +64,12 @@ class _Kept:
     @property
     def digest(self) -> str:
         return os.path.basename(self.path)[:64]
+
+    @property
+    def source(self) -> str:
+        """The first digits of the object that it was made of; "" of an object itself."""
+        found = _SOURCE.search(self.path)
+        return found[1] if found else ""
 
 
 class Cache:
@@ -163,11 +176,13 @@ class Cache:
             return self._evict(int(self.max_bytes * _LOW_WATER) if max_bytes is None else max_bytes)[1]
 
     def remove(self, digests: Collection[str]) -> int:
-        """Remove these objects, pinned or not, for what was withdrawn; returns how many files went."""
-        gone = frozenset(digests)
+        """Remove these objects and what was made of them, pinned or not, for what was withdrawn; returns how many
+        files went.
+        """
+        gone = frozenset(digests) | {digest[:_SOURCE_DIGITS] for digest in digests}
         with self._locked():
             kept = self._scan()
-            going = [file for file in kept if file.digest in gone]
+            going = [file for file in kept if file.digest in gone or file.source in gone]
             for file in going:
                 self._unlink(file.path)
             self._count(sum(file.room for file in kept) - sum(file.room for file in going))

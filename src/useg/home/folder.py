@@ -62,8 +62,9 @@ def new_run(home: Path, name: str | None = None) -> Path:
 
 def find_run(home: Path, run: str) -> Path:
     """The folder of a run by its id, a unique part of the id's beginning or end, its name, or its path."""
-    if Path(run).is_dir() and (Path(run) / "record.json").exists():
-        return Path(run).absolute()
+    path = Path(run)
+    if path.is_dir() and ((path / "record").is_dir() or (path / "record.json").exists()):
+        return path.absolute()
     runs = sorted(p for p in (home / "runs").glob("*") if p.is_dir())
     found = [p for p in runs if p.name == run] or [p for p in runs if run and run in p.name]
     if len(found) == 1:

@@ -1,5 +1,6 @@
 """The folder of a run: where each of its files lies, and the record of what went in and came out."""
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,61 @@ from typing import Any
 
 import orjson
 
-from useg.errors import DamagedFile
+from useg.errors import DamagedFile, ResourceError
 from useg.home.folder import write_atomically
+from useg.home.store import Folder, Store
 from useg.runs.journal import Event, read_journal
+
+_ENTRY = re.compile(r"runs/[^/]+/record/(\d{8})")
+_TRIES = 100
+
+
+def read_record(store: Store, run: str) -> dict[str, Any]:
+    """What went into a run and what came out: its entries in their order, the later ones over the earlier ones.
+
+    Args:
+        store: the home.
+        run: id of the run.
+
+    Raises:
+        DamagedFile: there is no record, or an entry is not JSON.
+    """
+    found: dict[str, Any] = {}
+    keys = [entry.key for entry in store.list(f"runs/{run}/record/") if _ENTRY.fullmatch(entry.key)]
+    for key in _whole_record(store, run) + keys:
+        try:
+            found |= orjson.loads(store.get(key))
+        except (ValueError, TypeError) as error:
+            raise DamagedFile(f"{store.url}/{key}: not a JSON object: {error}") from error
+    if not found:
+        raise DamagedFile(f"{store.url}/runs/{run}: not a run: it has no record")
+    return found
+
+
+def append_record(store: Store, run: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Write the next entry of a run's record; returns the whole record.
+
+    Raises:
+        ResourceError: the home cannot be written. DamagedFile: an earlier entry is not JSON.
+    """
+    content = _json(changes)
+    for _ in range(_TRIES):
+        numbers = [
+            int(match[1]) for entry in store.list(f"runs/{run}/record/") if (match := _ENTRY.fullmatch(entry.key))
+        ]
+        if store.put(f"runs/{run}/record/{max(numbers, default=0) + 1:08d}", content):
+            return read_record(store, run)
+    raise ResourceError(f"{store.url}/runs/{run}: others wrote its record {_TRIES} times in between")
+
+
+def _whole_record(store: Store, run: str) -> list[str]:
+    """The record of runs of before the entries had numbers."""
+    return [entry.key for entry in store.list(f"runs/{run}/record.json")]
+
+
+def _json(content: Any) -> bytes:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    return orjson.dumps(content, option=options, default=str) + b"\n"
 
 
 @dataclass(frozen=True)
@@ -57,20 +110,11 @@ class RunFolder:
         Raises:
             DamagedFile: there is no record, or it is not JSON.
         """
-        path = self.path / "record.json"
-        try:
-            record: dict[str, Any] = orjson.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise DamagedFile(f"{self.path}: not a run: it has no record.json") from None
-        except orjson.JSONDecodeError as error:
-            raise DamagedFile(f"{path}: not JSON: {error}") from error
-        return record
+        return read_record(Folder(self.home), self.id)
 
     def update(self, **changes: Any) -> dict[str, Any]:
-        """Change some entries of the record."""
-        record = (self.record() if (self.path / "record.json").exists() else {}) | changes
-        self.write_json("record.json", record)
-        return record
+        """Change some fields of the record; returns it."""
+        return append_record(Folder(self.home), self.id, changes)
 
     def read_json(self, name: str) -> Any:
         """What `write_json` wrote.
@@ -88,8 +132,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write one JSON file, readable for people."""
-        options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-        write_atomically(self.path / name, orjson.dumps(content, option=options, default=str) + b"\n")
+        write_atomically(self.path / name, _json(content))
 
     def write_text(self, name: str, content: str) -> None:
         """Write one text file."""
