@@ -64,12 +64,12 @@ def test_cut_into_windows(folder: list[Sample]) -> None:
     samples = Samples(folder[:2], MAPPING, 1)
     whole = samples[0]
     windows = [(slice(0, 4), slice(0, 12)), (slice(6, 10), slice(2, 12))]
-    assert samples.cut(0, windows) == [1, 2]
-    assert samples.keys == ["1", "0[0:4,0:12]", "0[6:10,2:12]"]
+    assert samples.cut({0: windows}) == [0, 0, 1]
+    assert samples.keys == ["0[0:4,0:12]", "0[6:10,2:12]", "1"]
     assert samples.groups == ["g"] * 3
-    assert samples.space(2) == (4, 10)
-    assert np.array_equal(samples[2].image, whole.image[:, 6:, 2:])
-    assert np.array_equal(samples[2].classes, whole.classes[6:, 2:])
+    assert samples.space(1) == (4, 10)
+    assert np.array_equal(samples[1].image, whole.image[:, 6:, 2:])
+    assert np.array_equal(samples[1].classes, whole.classes[6:, 2:])
 
 
 def test_decoded_once_within_the_bound(folder: list[Sample], monkeypatch) -> None:

@@ -109,10 +109,10 @@ def test_equal_volumes_stay_together_as_planes(tmp_path: Path, home: Path, seed:
         assert len({splits[f"{name}{number}#{z}"] for name in "ab" for z in range(6)}) == 1
 
 
-def stack(root: Path, count: int, *, twice: tuple[int, int] | None = None) -> Path:
+def stack(root: Path, count: int, *, twice: tuple[int, int] | None = None, side: int = 32) -> Path:
     """Slices of a slowly changing scene; perhaps two of them alike."""
     random = np.random.default_rng(0)
-    scene = random.normal(0, 1, (count + 30, 32, 32))
+    scene = random.normal(0, 1, (count + 30, 32, 32)).repeat(side // 32, 1).repeat(side // 32, 2)
     slow = np.stack([scene[k : k + 12].mean(0) for k in range(count)])
     if twice:
         slow[twice[1]] = slow[twice[0]]
@@ -132,6 +132,55 @@ def test_a_sequence_is_held_out_as_one_block_with_a_gap(tmp_path: Path, home: Pa
     for beside in (held_out[0] - 1, held_out[-1] + 1):
         assert beside in (-1, 20) or splits[beside] == "gap"
     assert any("neighbouring samples look alike" in line for line in notes)
+
+
+def area(found: Prepared, kind: str) -> dict[str, set[int]]:
+    """Rows or columns of each slice that belong to a part of the split."""
+    rows: dict[str, set[int]] = {}
+    for key, split in splits_of(found).items():
+        name, _, window = key.rstrip("]").partition("[")
+        start, stop = max((tuple(map(int, part.split(":"))) for part in window.split(",")), key=lambda p: p != (0, 256))
+        if split == kind:
+            rows.setdefault(name, set()).update(range(start, stop))
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_short_stack_holds_out_the_same_band_of_every_slice(tmp_path: Path, home: Path, seed: int) -> None:
+    found = prepare(stack(tmp_path / "data", 20, side=256), config(seed=seed), home)
+    held_out, learned = area(found, "val"), area(found, "train")
+    assert list(held_out) == list(learned) == [f"{number:03}" for number in range(20)]
+    (band,) = {frozenset(rows) for rows in held_out.values()}
+    (rest,) = {frozenset(rows) for rows in learned.values()}
+    assert len(band) == 51
+    assert min(abs(one - other) for one in band for other in rest) == 13
+    assert any("the same band of each" in line for line in found.notes)
+    again = recall(found.reading.samples, config(seed=seed), found.plan, found.mapping, found.fingerprint)
+    assert again.fold_splits == found.fold_splits
+    assert again.samples.keys == found.samples.keys
+
+
+def test_given_slices_for_testing_stay_whole(tmp_path: Path, home: Path) -> None:
+    data = stack(tmp_path / "data", 20, side=256)
+    rows = [f"images/{n:03}.png,masks/{n:03}.png,{'test' if n > 15 else 'train'}" for n in range(20)]
+    (data / "pairs.csv").write_text("\n".join(["image,label,split", *rows]))
+    splits = splits_of(prepare(data, config(), home))
+    assert [split for key, split in splits.items() if "[" not in key] == ["test"] * 4
+    assert [split for key, split in splits.items() if "[" in key] == ["train", "val"] * 16
+
+
+def test_planes_of_one_short_volume_hold_out_a_band(tmp_path: Path, home: Path) -> None:
+    planes = [picture(7, side=256) for _ in range(5)]
+    image, mask = np.stack([i for i, _ in planes]), np.stack([m for _, m in planes])
+    save(tmp_path / "data", "only", image, mask)
+    found = prepare(tmp_path / "data", config(), home)
+    assert list(area(found, "val")) == [f"only#{z}" for z in range(5)]
+    for index, key in enumerate(found.samples.keys):
+        loaded = found.samples[index]
+        z = int(key.partition("#")[2].partition("[")[0])
+        window = tuple(slice(*map(int, p.split(":"))) for p in key.partition("[")[2].rstrip("]").split(","))
+        assert np.array_equal(loaded.image[0], image[z][window])
+        assert loaded.space == found.samples.space(index)
 
 
 def test_folds_of_a_sequence_are_blocks_with_gaps(tmp_path: Path, home: Path) -> None:

@@ -22,7 +22,7 @@ from useg.cli.output import BROKEN_PIPE, abandon_stdout
 
 __all__ = ["COMMANDS", "application", "main"]
 
-COMMANDS = ("inspect", "plan", "train", "predict", "evaluate", "data")
+COMMANDS = ("inspect", "plan", "train", "predict", "evaluate", "data", "reproduce")
 
 
 class _Commands(Mapping[str, Any]):
@@ -95,7 +95,7 @@ def useg(
     """From a folder of images and masks to a trained, measured, reproducible U-Net.
 
     Results go to stdout, progress and warnings to stderr. Exit status: 0 fine, 2 bad input or usage, 130
-    interrupted, 1 a fault of useg itself.
+    interrupted, 1 a fault of useg itself; of `reproduce`, 3 where the runs differ.
     """
 
 

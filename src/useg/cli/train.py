@@ -104,7 +104,7 @@ def train(
         workers=workers,
         seed=seed,
     )
-    listener = Listener(note=_say, progress=progress, stop=Stop())
+    listener = Listener(note=say, progress=progress, stop=Stop())
     listener.stop.install()
     place, elsewhere = homes(home, cache_size)
     result = run_training(
@@ -151,7 +151,8 @@ def check_budget(minutes: float | None, epochs: float | None, steps: int | None)
         raise ConfigError("--minutes and --epochs want a finite number")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """One line for the user; warnings stand out."""
     if text.startswith("warning: "):
         warn(text.removeprefix("warning: "))
     else:

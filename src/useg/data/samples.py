@@ -133,6 +133,11 @@ class Samples:
 
         return self._source.following(lacking())
 
+    @property
+    def source(self) -> Source:
+        """Where the files are had from."""
+        return self._source
+
     def read_from(self, source: Source) -> None:
         """From here on, have the files from another source."""
         self._source = source
@@ -188,6 +193,9 @@ class Samples:
 
     def each(self, indices: Sequence[int]) -> Iterator[Loaded]:
         """These items, one after another, their files fetched ahead."""
+        if len(indices) == 1:
+            yield self[indices[0]]
+            return
         with self.following(indices):
             for index in indices:
                 yield self[index]

@@ -144,6 +144,32 @@ class ViewFiles:
                 self._changed[sample.key] = found, tuple(files)  # files of the cache may go
         return found
 
+    def check(self, samples: Sequence[Sample]) -> None:
+        """See that all files of these samples can be had, before the first is fetched.
+
+        Raises:
+            DataError: files were withdrawn, are not in the home, or not what was added; all are named.
+        """
+        problems: list[Problem] = []
+        refs = {}
+        for sample in samples:
+            files = self._files(sample.key)
+            here = {self._places[path]: ref.digest for path, ref in files.items() if path in self._places}
+            try:
+                self._check(sample.key, here)
+            except DataError as error:
+                problems += error.problems
+            refs |= {ref.digest: (sample.key, path) for path, ref in files.items() if path not in self._places}
+        objects = self._fetcher.objects
+        for digest, there in zip(refs, objects.has(list(refs)), strict=True):
+            if not there:
+                key, path = refs[digest]
+                gone = digest in objects.snapshot.withdrawn
+                why = str(objects.withdrawal(digest)) if gone else f"object {digest} is not in {objects.store.url}"
+                problems.append(Problem(f"{key} ({path})", why, "" if gone else "pull it from another home"))
+        if problems:
+            raise DataError(f"{len(problems)} files cannot be had", problems)
+
     def _files(self, key: str) -> dict[str, FileRef]:
         """The files of a sample, by path."""
         return {ref.path: ref for role in ROLES for ref in self._rows[key].files.get(role, ())}

@@ -1,6 +1,7 @@
 """One attempt of a run: the loop's events to the journal, checkpoints, live scores, the clock's decisions."""
 
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,14 @@ class Budget:
 
 
 class Attempt:
-    """A training that starts, or goes on from the newest readable checkpoint of earlier attempts."""
+    """A training that starts, or goes on from the newest readable checkpoint of earlier attempts.
+
+    Args:
+        folder: of the run, or of the fold. plan: frozen. prepared: the data.
+        batches: to train on. validate_on: items that are scored. budget: of time.
+        world: how many processes train together.
+        decisions: of another run, to be taken again at the same steps; the clock is not asked then.
+    """
 
     def __init__(
         self,
@@ -62,6 +70,7 @@ class Attempt:
         budget: Budget,
         *,
         world: int = 1,
+        decisions: Sequence[Event] | None = None,
     ) -> None:
         self.folder, self.plan, self.prepared, self.batches, self.budget = (
             folder,
@@ -77,6 +86,7 @@ class Attempt:
         self.trainer = Trainer(plan, world=world)
         self.constant: str | None = None
         self._warned = False
+        self._decisions = decisions
         self._pending: list[Event] = []
         self._known = 0
 
@@ -100,7 +110,8 @@ class Attempt:
 
     def run(self, listener: "Listener", *, label: str, more_steps: int | None = None) -> None:
         """Train to the end, or until a stop is asked for."""
-        trainer, decisions = self.trainer, _standing(self.history)
+        trainer = self.trainer
+        decisions = standing_decisions(self.history) if self._decisions is None else self._decisions
         resuming = self.has_history
         if more_steps is None:
             checked = (e["step"] for e in self.history if e["event"] == "validation")
@@ -191,7 +202,7 @@ class Attempt:
     def _look_at_clock(self, journal: Journal, spent: float) -> None:
         trainer = self.trainer
         left = trainer.stop - trainer.step
-        if left <= 0 or trainer.step <= self._known:
+        if left <= 0 or trainer.step <= self._known or self._decisions is not None:
             return  # where an earlier attempt looked at the clock, its decisions are replayed
         fit = self.budget.steps_that_fit(spent, trainer.step, left)
         if fit < left:
@@ -262,7 +273,7 @@ class Attempt:
         self.history = [e for e in self.history if e.get("step", 0) <= step or e["event"] == "decision"]
 
 
-def _standing(history: list[Event]) -> list[Event]:
+def standing_decisions(history: Sequence[Event]) -> list[Event]:
     """The decisions that count: one that was taken farther back replaces those ahead of it."""
     standing: list[Event] = []
     for event in history:

@@ -25,11 +25,12 @@ from useg.experiments.prepare import Prepared, prepare, recall
 from useg.experiments.recording import files_of_run, keep_for, record_folder
 from useg.experiments.workers import check_workers, together
 from useg.home.folder import find_run, new_run, writing
+from useg.runs.journal import Event
 from useg.runs.record import RunFolder, now
 from useg.train import probe
 from useg.train.batches import Batches, class_histogram
 from useg.train.loop import overfit_one_batch
-from useg.train.plan import load_plan
+from useg.train.plan import Plan, load_plan
 
 Note = Callable[[str], None]
 Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
@@ -119,14 +120,15 @@ def train(
             )  # fmt: skip
         folder = RunFolder(new_run(home, name))
         origin = _origin(data_home or home, data, prepared, listener)
-        _write_inputs(folder, data, config, prepared, name, origin)
+        shown = data.reading.root if isinstance(data, View) else str(data.absolute())
+        write_inputs(folder, config, prepared, origin, name=name, data=shown)
         if data_home is not None and origin is not None:
             _keep_for(data_home, folder.id, origin, listener)
     else:
         raise InputError("nothing to train on: name a data folder, or a run to --resume")
     listener.note(f"run {folder.id}: {describe(prepared)}")
     try:
-        result = _run(folder, prepared, config, listener, minutes, epochs, resuming=resume is not None)
+        result = run_prepared(folder, prepared, config, listener, minutes, epochs, resuming=resume is not None)
     except TrainingError as error:
         folder.update(status="failed", error=str(error), ended=now())
         raise
@@ -140,16 +142,26 @@ def train(
     return result
 
 
-def _run(
+def run_prepared(
     folder: RunFolder,
     prepared: Prepared,
     config: Config,
     listener: Listener,
-    minutes: float | None,
-    epochs: float | None,
+    minutes: float | None = None,
+    epochs: float | None = None,
     *,
-    resuming: bool,
+    resuming: bool = False,
+    decisions: Callable[[str], list[Event]] | None = None,
 ) -> dict[str, Any]:
+    """Train each fold, then measure and report.
+
+    Args:
+        folder: of the run, its inputs written. prepared: what it learns from. config: settings.
+        listener: where words and progress go.
+        minutes, epochs: what a run that is resumed is extended by.
+        resuming: whether it began before.
+        decisions: those of another run to be taken again, by the part of its folder that a fold has.
+    """
     attempts = []
     plan = prepared.plan
     check_workers(plan, config.workers)
@@ -161,7 +173,10 @@ def _run(
         train_on = [i for i, split in enumerate(splits) if "train" in split]
         validate_on = [i for i, split in enumerate(splits) if "val" in split]
         batches = Batches(plan, prepared.samples, train_on, workers=max(1, min(plan.threads, 4)))
-        attempt = Attempt(place, plan, prepared, batches, validate_on, Budget(plan.budget_s), world=config.workers)
+        again = None if decisions is None else decisions(f"folds/{fold}" if several else ".")
+        attempt = Attempt(
+            place, plan, prepared, batches, validate_on, Budget(plan.budget_s), world=config.workers, decisions=again
+        )
         more_steps = attempt.steps_for(minutes, epochs) if resuming and (minutes or epochs) else None
         if not attempt.has_history:
             _preflight(plan, batches, prepared, train_on, listener)
@@ -228,23 +243,23 @@ def _labelled(prepared: Prepared) -> list[Sample]:
     return [sample for sample in prepared.reading.samples if sample.labels]
 
 
-def _write_inputs(
-    folder: RunFolder,
-    data: Path | View,
-    config: Config,
-    prepared: Prepared,
-    name: str | None,
-    origin: dict[str, Any] | None,
+def write_inputs(
+    folder: RunFolder, config: Config, prepared: Prepared, origin: dict[str, Any] | None, **more: Any
 ) -> None:
+    """Write down what goes into a run.
+
+    Args:
+        folder: of the run. config: settings. prepared: plan and samples.
+        origin: which version of which data set; None where it could not be recorded.
+        more: further fields of the record, such as name and data.
+    """
     folder.update(
         format=2,
         run=folder.id,
-        name=name,
         status="running",
         started=now(),
         useg=__version__,
         command=[word.encode("utf-8", "backslashreplace").decode() for word in sys.argv],
-        data=data.reading.root if isinstance(data, View) else str(data.absolute()),
         origin=origin,
         records=[origin["commit"]] if origin else [],
         samples=len(_labelled(prepared)),
@@ -253,13 +268,15 @@ def _write_inputs(
         plan=prepared.plan.model_dump(mode="json"),
         machine=probe.machine(),
         notes=list(prepared.notes),
+        **more,
     )
     folder.write_json("config.json", config.model_dump(mode="json"))
     folder.write_json("fingerprint.json", prepared.fingerprint.model_dump(mode="json"))
     folder.write_text("classes.toml", prepared.mapping.to_toml())
     folder.write_json("mapping.json", prepared.mapping.model_dump(mode="json"))
-    if isinstance(data, View):
-        rows = [asdict(sample) | {"space": data.files.space(sample)} for sample in _labelled(prepared)]
+    source = prepared.samples.source
+    if isinstance(source, ViewFiles):
+        rows = [asdict(sample) | {"space": source.space(sample)} for sample in _labelled(prepared)]
     else:
         rows = [asdict(absolute(sample)) for sample in _labelled(prepared)]
     folder.write_json("samples.json", rows)
@@ -270,13 +287,31 @@ def _write_inputs(
     prepared.plan.save(folder.plan)
 
 
-def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
-    """What a run was begun with; files are compared with what they were when they are read.
+@dataclass(frozen=True)
+class Inputs:
+    """What a run was begun with, as its folder has it.
+
+    Attributes:
+        config, plan, mapping, fingerprint: as they were.
+        samples: their refs are paths of this machine for a folder, those of the version for a view.
+        spaces: size of the images of a view over space, by key.
+    """
+
+    config: Config
+    plan: Plan
+    mapping: LabelMapping
+    fingerprint: Fingerprint
+    samples: list[Sample]
+    spaces: dict[str, tuple[int, ...]]
+
+
+def recall_inputs(folder: RunFolder) -> Inputs:
+    """Read what a run was begun with.
 
     Raises:
-        InputError: samples are missing. DamagedFile: files of the run are missing or not what was written.
+        DamagedFile: files of the run are missing or not what was written.
     """
-    record, stored = folder.record(), folder.read_json
+    stored = folder.read_json
     try:
         config = load_config(None, **stored("config.json"))
         rows = [
@@ -288,23 +323,27 @@ def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
         fingerprint = Fingerprint.model_validate(stored("fingerprint.json"))
     except (TypeError, KeyError, ValidationError) as error:
         raise DamagedFile(f"{folder.path}: its files are not those that were written: {error}") from error
+    return Inputs(config, load_plan(folder.plan), mapping, fingerprint, samples, spaces)
+
+
+def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
+    """What a run was begun with; files are compared with what they were when they are read.
+
+    Raises:
+        InputError: samples are missing. DamagedFile: files of the run are missing or not what was written.
+    """
+    record, inputs = folder.record(), recall_inputs(folder)
+    samples = inputs.samples
     if data is not None:
         samples = [moved(sample, record["data"], str(data.absolute())) for sample in samples]
     source = files_of_run(folder.home, record, samples)
     if isinstance(source, ViewFiles):
-        source.know(spaces)
-    prepared = recall(
-        samples,
-        config,
-        load_plan(folder.plan),
-        mapping,
-        fingerprint,
-        source,
-    )
+        source.know(inputs.spaces)
+    prepared = recall(samples, inputs.config, inputs.plan, inputs.mapping, inputs.fingerprint, source)
     mine = [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits]
-    if stored("splits.json") != mine:
+    if folder.read_json("splits.json") != mine:
         raise InputError(f"{folder.id}: its splits cannot be had again; the sizes of its images have changed")
-    return prepared, config
+    return prepared, inputs.config
 
 
 def moved(sample: Sample, before: str, after: str) -> Sample:

@@ -1,0 +1,94 @@
+"""`useg reproduce`: the same again, to the bit, without the folder it came from; or what differs, and where."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.cli.calling import SMALL, call, save
+
+from useg.runs.record import RunFolder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for number in range(8):
+        random = np.random.default_rng(number)
+        image = random.integers(0, 200, (32, 32))
+        image[8:20, 5 + number : 15 + number] += 50
+        mask = np.zeros((32, 32))
+        mask[8:20, 5 + number : 15 + number] = 255
+        save(tmp_path / "data" / "images" / f"{number}.png", image)
+        save(tmp_path / "data" / "masks" / f"{number}.png", mask)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.mark.walk
+def test_a_run_on_a_folder_can_be_had_again_without_the_folder(data: Path, home: Path, told: Any) -> None:
+    run = told("train", data, *SMALL, "--name", "first", "--home", home)
+    shutil.rmtree(data)
+    again = told("reproduce", run["run"], "--home", home)
+    assert again["proof"]["verdict"] == "bit-identical"
+    assert again["proof"]["steps"] == 2
+    assert again["weights"] == run["weights"]
+    assert again["scores"]["classes"] == run["scores"]["classes"]
+    record = RunFolder(Path(again["folder"])).record()
+    assert (record["parent"], record["proof"]["verdict"]) == (run["run"], "bit-identical")
+    twice = told("reproduce", again["run"], "--home", home)
+    assert twice["weights"] == run["weights"], "what was had again can be had again"
+
+
+def test_views_folds_and_decisions_are_repeated(data: Path, home: Path, told: Any) -> None:
+    told("data", "add", data, "--name", "cells", "--home", home)
+    options = ["--where", "key != '3'", "--transform", "scale=0.5", "--set", "folds=2"]
+    run = told("train", "cells", *SMALL, *options, "--home", home)
+    told("data", "set", "cells", "split=test", "--where", "key = '1'", "--home", home)
+    again = told("reproduce", run["run"], "--home", home)
+    assert again["proof"]["verdict"] == "bit-identical"
+    assert again["proof"]["steps"] == 4
+    more = told("train", data, *SMALL, "--home", home)
+    longer = told("train", "--resume", more["run"], "--epochs", "1", "--home", home)
+    assert longer["weights"] != more["weights"]
+    again = told("reproduce", more["run"], "--home", home)
+    assert again["proof"]["verdict"] == "bit-identical", "a run that was extended, too"
+    assert again["weights"] == longer["weights"]
+
+
+def test_what_differs_is_named(data: Path, home: Path, told: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = told("train", data, *SMALL, "--home", home)
+    plan = Path(run["folder"]) / "plan.toml"
+    changed, count = re.subn(r"(?m)^peak_lr = .*$|^lr = .*$", "lr = 0.5", plan.read_text())
+    assert count == 1
+    plan.write_text(changed)
+    capsys.readouterr()
+    assert call("reproduce", run["run"], "--home", home, "--json") == 3
+    proof = json.loads(capsys.readouterr().out.splitlines()[-1])["proof"]
+    assert (proof["verdict"], proof["first_step"]) == ("different", 2)
+    assert proof["weights"][0] != proof["weights"][1]
+
+
+def test_data_that_is_gone_is_named_before_anything_begins(
+    data: Path, home: Path, told: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told("data", "add", data, "--name", "cells", "--home", home)
+    run = told("train", "cells", *SMALL, "--home", home)
+    told("data", "purge", "cells", "2", "5", "--reason", "consent withdrawn", "--yes", "--home", home)
+    before = sorted((home / "runs").iterdir())
+    assert call("reproduce", run["run"], "--home", home) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    for key in "25":
+        assert f"{key} (images/{key}.png): object" in said
+    assert said.count("consent withdrawn") >= 2
+    assert sorted((home / "runs").iterdir()) == before
+    linked = told("train", data, *SMALL, "--home", home)
+    (Path(linked["folder"]) / "record" / "00000099").write_text('{"origin": null}')
+    assert call("reproduce", linked["run"], "--home", home) == 2
+    assert "its data was never recorded" in capsys.readouterr().err
