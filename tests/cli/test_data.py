@@ -191,9 +191,10 @@ def test_a_purged_sample_is_gone_from_everywhere(
     assert cached == 13, "12 images and one mask for all, half as large"
     done = told("data", "purge", "cells", shown, "--reason", "consent withdrawn", "--yes", "--home", home)
     # all masks are equal, so this one stays for the others
-    assert (done["samples"], done["objects"], done["shared"], len(done["pages"])) == ([shown], 1, 1, 1)
+    assert (done["samples"], done["objects"], done["shared"], len(done["runs"])) == ([shown], 1, 1, 1)
     assert done["cached"] == 2, "the image, and what was made of it"
     assert f"<span>{shown}</span>" not in report.read_text()
+    assert not list(report.parent.glob(f"pictures/{shown}*"))
     store = open_home(home)[0]
     for entry in store.list():
         assert secret not in store.get(entry.key), entry.key

@@ -12,7 +12,7 @@ from PIL import Image
 
 from useg import runs
 from useg.errors import InputError
-from useg.runs.active import folder_name
+from useg.runs.pictures import folder_name, forget_pictures
 from useg.runs.record import RunFolder
 
 
@@ -100,3 +100,13 @@ def test_pictures_that_are_none_are_refused(tmp_path: Path) -> None:
         large = run.image("large", np.zeros((100, 3000, 3), np.uint8), step=1)
         with Image.open(large) as file:
             assert max(file.size) == 512
+
+
+def test_pictures_of_samples_can_be_forgotten(tmp_path: Path) -> None:
+    with runs.start(home=tmp_path) as run:
+        for name in ("a", "a#3", "a[0:5,0:9]", "ab", "b"):
+            for step in (1, 2):
+                run.image(name, np.eye(4), step)
+    assert forget_pictures(run.folder.path, {"a"}) == 6
+    left = sorted(path.parent.name for path in (run.folder.path / "pictures").glob("*/*.webp"))
+    assert left == ["ab", "ab", "b", "b"]

@@ -117,15 +117,17 @@ def purge(
 ) -> None:
     """Remove samples' bytes for ever: from all versions, packs, this machine's cache, and pictures of runs."""
     from useg.data.purging import purge as remove
+    from useg.experiments.forgetting import forget
     from useg.home.opening import folder_for_runs, machine_cache
 
     dataset, _ = opened(name, home)
     if not yes:
         typer.confirm(f"remove {len(samples)} samples of {dataset.name} from {dataset.store.url} for ever?", abort=True)
-    done = remove(dataset, samples, reason, machine_cache(), folder_for_runs(home) / "runs")
+    done = remove(dataset, samples, reason, machine_cache())
+    runs = forget(folder_for_runs(home) / "runs", dataset, done.samples)
     warn("other homes, checkouts and other machines' caches are not reached from here: purge or remove them, too")
     text = (
         f"{len(done.samples)} samples withdrawn: {done.objects} objects, {size(done.bytes)}; "
-        f"{len(done.pages)} reports without their pictures"
+        f"{len(runs)} runs without their pictures"
     )
-    emit(asdict(done), json=json, text=text)
+    emit(asdict(done) | {"runs": runs}, json=json, text=text)

@@ -44,7 +44,8 @@ def reproduce(
 def verdict(proof: "Proof", run: str) -> str:
     """The proof in a few lines."""
     if proof.verdict == "bit-identical":
-        return f"bit-identical: the losses of {proof.steps} steps and the weights ({proof.weights[0][:12]}) are the same\n{run}"
+        same = f"the losses of {proof.steps} steps and the weights ({proof.weights[0][:12]}) are the same"
+        return f"bit-identical: {same}\n{run}"
     first = "no loss differs"
     if proof.losses is not None:
         first = (

@@ -1,22 +1,12 @@
-"""Samples withdrawn for good: their bytes go from all versions, packs, caches and pictures."""
+"""Samples withdrawn for good: their bytes go from all versions, packs and this machine's cache."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from pathlib import Path
-from typing import Any
-
-import orjson
 
 from useg.data.versions import Dataset
-from useg.errors import DataError, Problem, UsegError
+from useg.errors import DataError, Problem
 from useg.home.cache import Cache
-from useg.home.folder import write_atomically
-from useg.home.store import open_store
 from useg.home.withdrawal import withdraw
-
-_FIGURE = re.compile(r"<figure class=\"card sample\">.*?</figure>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -29,7 +19,6 @@ class Purged:
         shared: how many label files stay, because samples that stay have equal ones (an empty mask, say).
         bytes: what they took in the home.
         branches: branches that have a new version without the samples.
-        pages: reports of runs that lost pictures.
         cached: files that this machine's cache lost.
     """
 
@@ -38,11 +27,10 @@ class Purged:
     shared: int
     bytes: int
     branches: tuple[str, ...]
-    pages: tuple[str, ...]
     cached: int
 
 
-def purge(dataset: Dataset, keys: Sequence[str], reason: str, cache: Cache, runs: Path) -> Purged:
+def purge(dataset: Dataset, keys: Sequence[str], reason: str, cache: Cache) -> Purged:
     """Remove the bytes of samples from a home and this machine; later reads say when and why.
 
     The rows of earlier versions stay, with keys and fields, so that their digests still hold; each branch gets a
@@ -53,7 +41,6 @@ def purge(dataset: Dataset, keys: Sequence[str], reason: str, cache: Cache, runs
         keys: of the samples.
         reason: is kept in the tombstones.
         cache: of this machine.
-        runs: the folder of runs, whose reports show pictures of samples.
 
     Raises:
         DataError: no version has such a sample, or samples that stay have the same image; all are named.
@@ -81,8 +68,7 @@ def purge(dataset: Dataset, keys: Sequence[str], reason: str, cache: Cache, runs
             moved.append(branch)
     done = withdraw(dataset.store, dataset.objects, sorted(digests), reason)
     cached = cache.remove(digests)
-    pages = _pages(runs, dataset, wanted)
-    return Purged(tuple(sorted(wanted)), len(digests), len(shared), done.bytes, tuple(moved), pages, cached)
+    return Purged(tuple(sorted(wanted)), len(digests), len(shared), done.bytes, tuple(moved), cached)
 
 
 Owners = dict[str, tuple[set[str], set[str]]]
@@ -104,40 +90,3 @@ def _digests(dataset: Dataset, wanted: set[str]) -> tuple[set[str], Owners, set[
     going = {digest for digest, (keys, _) in owners.items() if keys & wanted}
     shared = {digest: (owners[digest][0] - wanted, owners[digest][1]) for digest in going}
     return going, {digest: found for digest, found in shared.items() if found[0]}, known
-
-
-def _pages(runs: Path, dataset: Dataset, keys: set[str]) -> tuple[str, ...]:
-    """Take the samples' pictures out of the reports of runs."""
-    shown = {f"<span>{escape(key)}{end}" for key in keys for end in ("</span>", "#", "[")}
-
-    def kept(match: re.Match[str]) -> str:
-        return "" if any(mark in match[0] for mark in shown) else match[0]
-
-    changed = []
-    for path in sorted(runs.glob("*/report.html")):
-        if not _trained_on(path.parent, dataset):
-            continue
-        text = path.read_text(encoding="utf-8")
-        without = _FIGURE.sub(kept, text)
-        if without != text:
-            write_atomically(path, without.encode())
-            changed.append(path.parent.name)
-    return tuple(changed)
-
-
-def _origin(run: Path) -> dict[str, Any]:
-    """What the entries of a run's record say that it learned from."""
-    origin: dict[str, Any] = {}
-    for entry in (run / "record.json", *sorted(run.glob("record/*"))):
-        if entry.is_file():
-            origin = orjson.loads(entry.read_bytes()).get("origin") or origin
-    return origin
-
-
-def _trained_on(run: Path, dataset: Dataset) -> bool:
-    try:
-        origin = _origin(run)
-        home = origin.get("home")
-        return bool(origin.get("dataset") == dataset.name and (not home or open_store(home).url == dataset.store.url))
-    except (OSError, ValueError, AttributeError, UsegError):
-        return False

@@ -151,7 +151,7 @@ class ViewFiles:
             DataError: files were withdrawn, are not in the home, or not what was added; all are named.
         """
         problems: list[Problem] = []
-        refs = {}
+        refs: dict[str, tuple[str, str]] = {}
         for sample in samples:
             files = self._files(sample.key)
             here = {self._places[path]: ref.digest for path, ref in files.items() if path in self._places}

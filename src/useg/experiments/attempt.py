@@ -6,12 +6,16 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from useg.arrays import Labels
+from useg.data.samples import Loaded
 from useg.errors import ResourceError
 from useg.experiments.ensemble import Member
+from useg.experiments.overlay import label_overlay, picture_of
 from useg.experiments.prepare import Prepared
 from useg.experiments.validation import live_scores, member_of
 from useg.home.folder import writing
 from useg.runs.journal import Event, Journal, claim_attempt, read_attempt
+from useg.runs.pictures import keep_picture
 from useg.runs.record import RunFolder
 from useg.train.batches import Batches
 from useg.train.bundle import save_bundle
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
 
 SNAPSHOTS = 5
 """Models of the last validations that are kept, to see how steady the end was."""
+
+SHOWN = 3
+"""Validation samples whose prediction is kept as a picture at each validation."""
 
 _LATE = 1.05
 """The clock shortens a run when it would take this many times the budget for training."""
@@ -87,6 +94,7 @@ class Attempt:
         self.constant: str | None = None
         self._warned = False
         self._decisions = decisions
+        self._shown_keys: list[str] = []
         self._pending: list[Event] = []
         self._known = 0
 
@@ -173,7 +181,7 @@ class Attempt:
     def _validate(self, journal: Journal, listener: "Listener") -> None:
         started = time.perf_counter()
         member = self.member
-        live = live_scores(member, self.prepared.samples, self.live_on)
+        live = live_scores(member, self.prepared.samples, self.live_on, self._picture)
         event = {
             "event": "validation",
             "step": self.trainer.step,
@@ -187,6 +195,20 @@ class Attempt:
         self.constant = live.constant
         with suppress(ResourceError):  # the next checkpoint says so
             self._keep_snapshot()
+
+    def _picture(self, loaded: Loaded, predicted: Labels) -> None:
+        """Keep how the first samples are predicted now, so that one can watch them over time."""
+        if loaded.key not in self._shown_keys:
+            if len(self._shown_keys) == SHOWN:
+                return
+            self._shown_keys.append(loaded.key)
+        image = loaded.image
+        if image.ndim == 4:
+            middle = image.shape[1] // 2
+            image, predicted = image[:, middle], predicted[middle]
+        picture = label_overlay(picture_of(image), predicted, self.prepared.mapping.palette)
+        with suppress(ResourceError):  # the next checkpoint says so
+            keep_picture(self.folder.path, loaded.key, self.trainer.step, picture)
 
     def _keep_snapshot(self) -> None:
         place = self.folder.path / "snapshots"

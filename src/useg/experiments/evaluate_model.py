@@ -71,7 +71,11 @@ def evaluate_model(
         predicted += predict_all(ensemble.members, samples, [index], with_symmetries=tta)
         if advance is not None:
             advance(index + 1, len(samples))
-    task = replace(task_of(member, predicted, headers[labelled[0].key].spacing_unit), surface=surface, lines=lines)
+    task = replace(
+        task_of(member, [each.loaded for each in predicted[:8]], headers[labelled[0].key].spacing_unit),
+        surface=surface,
+        lines=lines,
+    )
     names = task.class_names
     return {
         **score(member, predicted, tuning, task),

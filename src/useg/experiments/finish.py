@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from useg.experiments.train import Listener
 
 _SHOWN = 3
+_LOOKED_AT = 8
+"""So many training samples tell what the task is."""
 _SYMMETRIES_SHARE = 0.05
 """Operating points for averaged symmetries are tuned when that takes at most this share of the budget."""
 
@@ -41,7 +43,9 @@ def finish(
     validate_on = [attempt.validate_on for attempt in attempts]
     with listener.progress("scoring") as advance:
         held_out, seconds = _held_out(members, prepared, validate_on, advance)
-        task = task_of(members[0], held_out, prepared.fingerprint.spacing_unit)
+        learned = [i for i, split in enumerate(splits) if "train" in split]
+        some = prepared.samples.each(learned[:: max(1, len(learned) // _LOOKED_AT)][:_LOOKED_AT])
+        task = task_of(members[0], list(some), prepared.fingerprint.spacing_unit)
         tuning = tune(members[0], held_out, task)
         extra = _tune_with_symmetries(prepared, members, validate_on, seconds, task)
         if extra:

@@ -41,9 +41,15 @@ def predict_all(
     return found
 
 
-def task_of(member: Member, predicted: Sequence[Predicted], unit: str | None) -> Task:
-    """What is scored: membranes where the labels look like them, distances in the data's unit."""
-    labels = [p.loaded.classes for p in predicted[:8] if p.loaded.classes is not None]
+def task_of(member: Member, samples: Sequence[Loaded], unit: str | None) -> Task:
+    """What is scored: membranes where the labels look like them, distances in the data's unit.
+
+    Args:
+        member: the network.
+        samples: some of the task, whole or large parts: what is held out may be too narrow to look like anything.
+        unit: of the spacing.
+    """
+    labels = [sample.classes for sample in samples if sample.classes is not None]
     two = member.plan.num_classes == 2 and member.plan.instance_mode == "none"
     return Task(
         class_names=member.mapping.class_names,

@@ -1,10 +1,11 @@
 """Samples with known labels through a network, in memory: live scores, and outputs to tune and score on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from useg.arrays import Labels
 from useg.data.labels import LabelMapping
 from useg.data.samples import Loaded, Samples
 from useg.experiments.ensemble import Member
@@ -68,8 +69,18 @@ class LiveScores:
     constant: str | None
 
 
-def live_scores(member: Member, samples: Samples, indices: Sequence[int]) -> LiveScores:
-    """Dice and pixel error by arg-max over some samples, pooled."""
+def live_scores(
+    member: Member,
+    samples: Samples,
+    indices: Sequence[int],
+    show: Callable[[Loaded, Labels], None] = lambda loaded, predicted: None,
+) -> LiveScores:
+    """Dice and pixel error by arg-max over some samples, pooled.
+
+    Args:
+        member: the network. samples: the data. indices: of the items to predict.
+        show: given each item and its predicted label map.
+    """
     num_classes = member.plan.num_classes
     table = np.zeros((num_classes, num_classes + 1), np.int64)
     predicted_ids: set[int] = set()
@@ -78,6 +89,7 @@ def live_scores(member: Member, samples: Samples, indices: Sequence[int]) -> Liv
             continue
         probabilities = class_probabilities(outputs_of(member, loaded), num_classes, member.plan.instance_mode)
         predicted = probabilities.argmax(axis=0).astype(np.uint8)
+        show(loaded, predicted)
         predicted_ids |= set(np.unique(predicted).tolist())
         table += confusion(loaded.classes, predicted, num_classes)
     names = member.mapping.class_names

@@ -6,21 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote
 
 import orjson
 from blake3 import blake3
 
 from useg import __version__
-from useg.home.folder import new_run, writing
+from useg.home.folder import new_run
 from useg.home.opening import folder_for_runs
 from useg.runs.journal import LONGEST_TEXT, Journal, claim_attempt
 from useg.runs.record import RunFolder, now
 
 if TYPE_CHECKING:
     import numpy as np
-
-_LONGEST_NAME = 120
 
 
 def start(
@@ -108,14 +105,9 @@ class ActiveRun:
         Raises:
             InputError: it is no such picture.
         """
-        from useg.runs.pictures import save_picture
+        from useg.runs.pictures import keep_picture
 
-        place = self.folder.path / "pictures" / folder_name(name)
-        with writing(place):
-            place.mkdir(parents=True, exist_ok=True)
-            if quote(name, safe=" ") != place.name:
-                (place / "name.txt").write_text(name, encoding="utf-8")
-        return save_picture(place / f"{step:08d}.webp", picture)
+        return keep_picture(self.folder.path, name, step, picture)
 
     def finish(self, scores: Mapping[str, Any] | None = None, *, status: str = "finished", error: str = "") -> None:
         """End the run; later calls change nothing.
@@ -145,11 +137,3 @@ class ActiveRun:
             self.finish(status="stopped")
         else:
             self.finish(status="failed", error=f"{type(error).__name__}: {error}"[:LONGEST_TEXT])
-
-
-def folder_name(name: str) -> str:
-    """A name as that of a folder on any machine: other characters as %XX, long ones cut and told apart by a digest."""
-    safe = quote(name, safe=" ").replace(".", "%2E") or "%"
-    if len(safe) <= _LONGEST_NAME:
-        return safe
-    return f"{safe[:80]}-{blake3(name.encode('utf-8', 'surrogateescape')).hexdigest(length=8)}"
