@@ -147,13 +147,15 @@ class Config(_Settings):
         return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
 
 
-def load_config(path: Path | None = None, sets: Sequence[str] = (), **given: Any) -> Config:
-    """Settings from a TOML file, then `KEY=VALUE` pairs, then named arguments that are not None.
+def load_config(
+    path: Path | None = None, sets: Sequence[str] = (), *, base: Config | None = None, **given: Any
+) -> Config:
+    """Settings from a TOML file or from `base`, then `KEY=VALUE` pairs, then named arguments that are not None.
 
     Raises:
         ConfigError: the file is not TOML, a key is unknown (with a suggestion), a value is out of range.
     """
-    tree: dict[str, Any] = {}
+    tree: dict[str, Any] = {} if base is None else base.model_dump(mode="json", exclude_defaults=True)
     if path is not None:
         try:
             tree = tomllib.loads(path.read_text(encoding="utf-8"))

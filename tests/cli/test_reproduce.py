@@ -92,3 +92,15 @@ def test_data_that_is_gone_is_named_before_anything_begins(
     (Path(linked["folder"]) / "record" / "00000099").write_text('{"origin": null}')
     assert call("reproduce", linked["run"], "--home", home) == 2
     assert "its data was never recorded" in capsys.readouterr().err
+
+
+def test_a_run_can_be_varied(data: Path, home: Path, told: Any) -> None:
+    run = told("train", data, *SMALL, "--name", "first", "--home", home)
+    shutil.rmtree(data)
+    same = told("reproduce", run["run"], "--set", "seed=0", "--home", home)
+    assert same["weights"] == run["weights"], "the same settings, planned anew, are the same training"
+    other = told("reproduce", run["run"], "--set", "train.lr=0.01", "--home", home)
+    assert other["weights"] != run["weights"]
+    record = RunFolder(Path(other["folder"])).record()
+    assert (record["parent"], record["config"]["train"]["lr"]) == (run["run"], 0.01)
+    assert record["origin"]["version"] == RunFolder(Path(run["folder"])).record()["origin"]["version"]

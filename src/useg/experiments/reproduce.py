@@ -1,9 +1,11 @@
 """A run had again: its data by digest, its frozen plan, the same decisions; then proof by each loss and the weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from useg.config import load_config
 from useg.data.headers import split_ref
 from useg.data.reading import Sample
 from useg.data.views import View
@@ -11,7 +13,7 @@ from useg.errors import DataError, InputError, Problem
 from useg.experiments.attempt import standing_decisions
 from useg.experiments.prepare import Prepared, recall
 from useg.experiments.recording import view_of
-from useg.experiments.train import Listener, recall_inputs, run_prepared, write_inputs
+from useg.experiments.train import Listener, recall_inputs, run_prepared, train, write_inputs
 from useg.home.folder import find_run, new_run
 from useg.runs.journal import Event, read_journal
 from useg.runs.record import RunFolder
@@ -86,6 +88,30 @@ def reproduce(run: str, *, home: Path, listener: Listener | None = None) -> dict
     proof = prove(old, folder)
     folder.update(proof=proof.__dict__)
     return result | {"proof": proof}
+
+
+def fork(run: str, sets: Sequence[str], *, home: Path, listener: Listener | None = None) -> dict[str, Any]:
+    """Train as a run was trained but for some settings: on the same version, with the same label mapping.
+
+    Args:
+        run: its id, name or folder.
+        sets: `KEY=VALUE`, as of `useg train --set`.
+        home: where runs are.
+        listener: where words and progress go.
+
+    Returns:
+        What `train` gives.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range. InputError: the run's data was never recorded.
+    """
+    old = RunFolder(find_run(home, run))
+    record = old.record()
+    config = load_config(None, sets, base=recall_inputs(old).config)
+    view, classes = view_of_run(old, record), old.path / "classes.toml"
+    data_home = record["origin"].get("home")
+    return train(view, home=home, data_home=data_home, config=config, classes=classes, name=record.get("name"),
+                 parent=old.id, listener=listener)  # fmt: skip
 
 
 def view_of_run(folder: RunFolder, record: dict[str, Any]) -> View:

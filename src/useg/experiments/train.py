@@ -84,6 +84,7 @@ def train(
     resume: str | None = None,
     minutes: float | None = None,
     epochs: float | None = None,
+    parent: str | None = None,
     listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Train a U-Net on a folder, or go on with a run.
@@ -96,6 +97,7 @@ def train(
         name: part of the run's id.
         resume: a run to go on with: one that was killed or stopped ends as if it had not been; a finished one
             is extended by `minutes` or `epochs`, from before its learning rate began to fall.
+        parent: id of the run that this one is a variant of.
         listener: where words and progress go.
 
     Returns:
@@ -121,7 +123,7 @@ def train(
         folder = RunFolder(new_run(home, name))
         origin = _origin(data_home or home, data, prepared, listener)
         shown = data.reading.root if isinstance(data, View) else str(data.absolute())
-        write_inputs(folder, config, prepared, origin, name=name, data=shown)
+        write_inputs(folder, config, prepared, origin, name=name, data=shown, parent=parent)
         if data_home is not None and origin is not None:
             _keep_for(data_home, folder.id, origin, listener)
     else:
