@@ -82,8 +82,10 @@ def _read_names(root: Path, paths: tuple[str, ...]) -> Reading:
     """Read by names, and by looking inside where names do not tell."""
     files, clips, problems = _as_files(root, paths)
 
+    beginning = str(root / "x")[:-1]
+
     def locate(ref: str) -> str:
-        return str(root / ref)
+        return beginning + ref
 
     choice = choose(files, Looks(root)) if files else None
     if choice is not None and choice.matches:
