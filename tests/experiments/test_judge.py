@@ -77,6 +77,10 @@ def test_membranes_have_an_operating_point_of_their_own() -> None:
     task = task_of(member(), predicted, None)
     assert (task.membrane_class, task.unit) == (0, "px")
     tuning = tune(member(), predicted, task)
+    kept = tune(member(), predicted, task, whole=False)
+    assert kept["cells"] == {"cell_class": 1 - task.membrane_class, "seed_threshold": 0.99, "merge_threshold": 0.6}
+    assert kept["tuned_scores"]["v_rand"] is None
+    assert kept["thresholds"] == tuning["thresholds"]
     assert set(tuning["thresholds"]) == {"pixel_error", "dice"}
     assert tuning["cells"]["cell_class"] == 1
     assert tuning["tuned_scores"]["v_rand"] > 0.95

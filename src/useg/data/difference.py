@@ -186,7 +186,7 @@ def _unequal(a: pa.Array, b: pa.Array) -> Mask:
 
 def _unequal_files(a: pa.Array, b: pa.Array) -> tuple[Mask, Mask]:
     """Where contents differ, and where only names do."""
-    content, names = _unequal_lists(a, b, ["digest", "part"]), _unequal_lists(a, b, ["path", "bytes"])
+    content, names = _unequal_lists(a, b, ["digest", "part"]), _unequal_lists(a, b, ["path"])
     return content[0] | content[1], names[0] & ~names[1]
 
 

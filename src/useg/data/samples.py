@@ -134,6 +134,11 @@ class Samples:
         return self._source.following(lacking())
 
     @property
+    def is_cut(self) -> bool:
+        """Whether items are parts of images."""
+        return any("[" in item.suffix for item in self._items)
+
+    @property
     def source(self) -> Source:
         """Where the files are had from."""
         return self._source

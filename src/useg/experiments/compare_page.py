@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +141,17 @@ def _paired(found: Mapping[str, Any], verdict: Mapping[str, Any], colours: Mappi
     }
     order = sorted(pairs, key=lambda key: pairs[key][2], reverse=bool(verdict["less_is_better"]))
     first, second, name = found["first"], found["second"], verdict["name"]
-    told = (
-        f"{name} of {second} minus that of {first}, a dot for each sample; the band is the 95 % interval of the mean."
-    )
-    drawn = [_dots([(key, pairs[key][2]) for key in order], found, f"{name}: {second} against {first}")]
-    lines = [[key, *(as_number(value) for value in pairs[key][:2]), f"{pairs[key][2]:+.3f}"] for key in order]
+    told = f"{name} of {second} minus that of {first}: a dot for each sample, in the colour of the better one; "
+    told += "the band is the 95 % interval of the mean."
+    own = [colours[each.partition("+")[0]] for each in (first, second)]
+    better = own[::-1] if verdict["less_is_better"] else own
+    drawn = [_dots([(key, pairs[key][2]) for key in order], found, f"{name}: {second} against {first}", better)]
+    swatches = [
+        joined(tag("i", class_=f"swatch series-{colour}"), s) for s, colour in zip((first, second), own, strict=True)
+    ]
+    drawn.append(tag("ul", *(tag("li", swatch) for swatch in swatches), class_="legend"))
+    above = _above(order)
+    lines = [[key[above:], *(as_number(value) for value in pairs[key][:2]), f"{pairs[key][2]:+.3f}"] for key in order]
     head = ["sample", first, second, "difference"]
     cards = [
         _card(title, _table(head, some, numbers=True))
@@ -162,7 +169,8 @@ def _paired(found: Mapping[str, Any], verdict: Mapping[str, Any], colours: Mappi
 
 def _above(keys: Sequence[str]) -> int:
     """How many characters of the keys are folders that all have in common."""
-    return os.path.commonprefix(list(keys)).rfind("/") + 1 if len(keys) > 1 else 0
+    folders = zip(*(key.split("/")[:-1] for key in keys), strict=False)
+    return sum(len(names[0]) + 1 for names in takewhile(lambda names: len(set(names)) == 1, folders))
 
 
 def _dots(points: Sequence[tuple[str, float]], found: Mapping[str, Any], title: str, colours: Sequence[int]) -> Markup:
@@ -233,6 +241,8 @@ def _curves(runs: Sequence[Run]) -> Markup | None:
         for word, place in (("by step", 0), ("by time", 1)):
             lines = []
             for number, (label, points) in enumerate(found.items()):
+                if not points:
+                    continue
                 ordered = sorted(points, key=lambda point, place=place: point[place])  # type: ignore[misc]
                 at, values = [point[place] for point in ordered], [point[2] for point in ordered]
                 colour = number % _COLOURS + 1
@@ -240,7 +250,7 @@ def _curves(runs: Sequence[Run]) -> Markup | None:
                 if kind == "step" and len(runs) <= 3:
                     lines.append(Line("", at, values, colour, faint=True))
                 lines.append(Line(label, at, soft, colour))
-            if any(line.x for line in lines):
+            if lines:
                 unit = "step" if place == 0 else "seconds of training"
                 drawn = line_chart(lines, title=f"{title} {word}", x_label=unit)
                 cards.append(_card(f"{title} {word}", drawn, legend(lines)))

@@ -64,8 +64,9 @@ def _drawn(before: Sample, after: Sample) -> Picture:
     old, new = _stored(before), _stored(after)
     if old.shape != new.shape:
         raise ValueError(f"its label map had {old.shape} pixels, and has {new.shape} now")
-    image = np.concatenate([read_image(ref) for ref in after.images])
     changed = old != new
+    old, new = _numbered(old, new)
+    image = np.concatenate([read_image(ref) for ref in after.images])
     if old.ndim == 3:
         plane = int(changed.sum(axis=(1, 2)).argmax())
         old, new, image, changed = old[plane], new[plane], image[:, plane], changed[plane]
@@ -78,23 +79,39 @@ def _drawn(before: Sample, after: Sample) -> Picture:
         panels={
             "before": label_overlay(below, old, palette),
             "after": label_overlay(below, new, palette),
-            "difference": error_map(below, np.minimum(new, 1), np.minimum(old, 1)),
+            "difference": _difference(below, new, changed),
         },
     )
 
 
+def _difference(below: np.ndarray, new: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """What is there as before, what was added (or is something else now), and what was taken away."""
+    marked = new > 0
+    return error_map(below, marked.astype(np.uint8), (marked ^ changed).astype(np.uint8))
+
+
 def _stored(sample: Sample) -> np.ndarray:
-    """The values of a label map as small numbers, equal values alike; the rarest value of a border is background."""
+    """The values of a label map, or the numbers of single masks; 0 is the background."""
     found: np.ndarray | None = None
     for number, ref in enumerate(sample.labels, start=1):
         mask = _packed(read_image(ref))
         if not sample.masks_are_objects:
-            return np.asarray(mask % 255, dtype=np.uint8)
-        found = np.zeros(mask.shape, np.uint8) if found is None else found
-        found[mask > 0] = (number - 1) % 254 + 1
+            return mask
+        found = np.zeros(mask.shape, np.int64) if found is None else found
+        found[mask > 0] = number
     if found is None:
         raise ValueError("it has no labels")
     return found
+
+
+def _numbered(*maps: np.ndarray) -> list[np.ndarray]:
+    """Label maps with numbers from 1 to 254 for their values, the same value alike in all, and 0 for the background:
+    that is value 0, or where it does not occur the most frequent one.
+    """
+    values, counts = np.unique(np.concatenate([each.reshape(-1) for each in maps]), return_counts=True)
+    background = 0 if 0 in values else values[counts.argmax()]
+    values = values[values != background]
+    return [np.where(each == background, 0, np.searchsorted(values, each) % 254 + 1).astype(np.uint8) for each in maps]
 
 
 def _packed(stored: Raw) -> np.ndarray:

@@ -46,7 +46,7 @@ def finish(
         learned = [i for i, split in enumerate(splits) if "train" in split]
         some = prepared.samples.each(learned[:: max(1, len(learned) // _LOOKED_AT)][:_LOOKED_AT])
         task = task_of(members[0], list(some), prepared.fingerprint.spacing_unit)
-        tuning = tune(members[0], held_out, task)
+        tuning = tune(members[0], held_out, task, whole=not prepared.samples.is_cut)
         extra = _tune_with_symmetries(prepared, members, validate_on, seconds, task)
         if extra:
             tuning["tta"] = extra
@@ -110,7 +110,7 @@ def _tune_with_symmetries(
     found: list[Predicted] = []
     for member, indices in zip(members, validate_on, strict=True):
         found += predict_all([member], prepared.samples, indices, with_symmetries=True)
-    return tune(members[0], found, task)
+    return tune(members[0], found, task, whole=not prepared.samples.is_cut)
 
 
 def _save_bundles(

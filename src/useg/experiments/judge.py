@@ -58,10 +58,15 @@ def task_of(member: Member, samples: Sequence[Loaded], unit: str | None) -> Task
     )
 
 
-def tune(member: Member, predicted: Sequence[Predicted], task: Task) -> dict[str, Any]:
+def tune(member: Member, predicted: Sequence[Predicted], task: Task, *, whole: bool = True) -> dict[str, Any]:
     """Operating points by the metrics of the task: "thresholds" {metric: threshold}, "separation" {...} of
     objects or "cells" {...} between membranes, and "tuned_scores" {metric: score} on the samples tuned on.
     Empty where nothing is to be tuned.
+
+    Args:
+        member: the network. predicted: samples to tune on. task: what is scored.
+        whole: the samples are whole images. Parts of images hide what two merged cells cost, since V_rand counts the
+            squares of their sizes: on bands of a stack all parameters look alike, so that the defaults are kept.
     """
     plan = member.plan
     kept: list[Predicted] = []
@@ -94,7 +99,9 @@ def tune(member: Member, predicted: Sequence[Predicted], task: Task) -> dict[str
         "tuned_scores": {metric: point.score for metric, point in points.items()},
     }
     if task.membrane_class is not None:
-        cells, v_rand = tune_cells(probabilities, labels, 1 - task.membrane_class)
+        cells, v_rand = CellParameters(cell_class=1 - task.membrane_class), None
+        if whole:
+            cells, v_rand = tune_cells(probabilities, labels, cells.cell_class)
         tuning["cells"] = asdict(cells)
         tuning["tuned_scores"]["v_rand"] = v_rand
     return tuning
