@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_membranes_have_an_operating_point_of_their_own() -> None:
     truth = np.ones((60, 60), bool)
     truth[::12] = truth[:, ::12] = False  # class 0: thin lines around cells
     predicted = [sample(str(k), np.where(truth, 0.8, 0.6), truth) for k in range(2)]
-    task = task_of(member(), predicted, None)
+    task = task_of(member(), [each.loaded for each in predicted], None)
     assert (task.membrane_class, task.unit) == (0, "px")
     tuning = tune(member(), predicted, task)
     kept = tune(member(), predicted, task, whole=False)
@@ -86,7 +87,7 @@ def test_membranes_have_an_operating_point_of_their_own() -> None:
     assert tuning["tuned_scores"]["v_rand"] > 0.95
     points = score(member(), predicted, tuning, task)["operating_points"]
     assert points["v_rand"]["v_rand"] > 0.95
-    assert task_of(member(3), predicted, "um").membrane_class is None
+    assert task_of(member(3), [each.loaded for each in predicted], "um").membrane_class is None
 
 
 def test_objects_are_told_apart_where_the_network_does() -> None:
@@ -114,6 +115,7 @@ def test_outputs_are_averaged_over_networks(monkeypatch: pytest.MonkeyPatch) -> 
     }
     monkeypatch.setattr(judge, "outputs_of", lambda one, loaded, *, with_symmetries: fields[one]())
     loaded = Loaded("x", np.zeros((1, 4, 4), np.uint8), None, None)
-    (found,) = predict_all(["a", "b"], [loaded], [0], with_symmetries=False)  # type: ignore[arg-type]
+    samples = SimpleNamespace(each=lambda indices: iter([loaded]))
+    (found,) = predict_all(["a", "b"], samples, [0], with_symmetries=False)  # type: ignore[arg-type, list-item]
     assert found.outputs.dtype == np.float16
     assert (found.outputs == 0.5).all()
