@@ -31,7 +31,7 @@ def reproduce(
     from useg.experiments.reproduce import reproduce as run_again
     from useg.experiments.train import Listener, Stop
 
-    listener = Listener(note=say, progress=progress, stop=Stop())
+    listener = Listener(note=say, progress=progress, stop=Stop(), keep_output=True)
     listener.stop.install()
     place, _ = homes(home, cache_size)
     result = fork(run, sets, home=place, listener=listener) if sets else run_again(run, home=place, listener=listener)

@@ -104,7 +104,7 @@ def train(
         workers=workers,
         seed=seed,
     )
-    listener = Listener(note=say, progress=progress, stop=Stop())
+    listener = Listener(note=say, progress=progress, stop=Stop(), keep_output=True)
     listener.stop.install()
     place, elsewhere = homes(home, cache_size)
     result = run_training(

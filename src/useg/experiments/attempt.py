@@ -14,7 +14,7 @@ from useg.experiments.overlay import label_overlay, picture_of
 from useg.experiments.prepare import Prepared
 from useg.experiments.validation import live_scores, member_of
 from useg.home.folder import writing
-from useg.runs.journal import Event, Journal, claim_attempt, read_attempt
+from useg.runs.journal import Event, Journal, read_attempt
 from useg.runs.pictures import keep_picture
 from useg.runs.record import RunFolder
 from useg.train.batches import Batches
@@ -63,6 +63,7 @@ class Attempt:
     Args:
         folder: of the run, or of the fold. plan: frozen. prepared: the data.
         batches: to train on. validate_on: items that are scored. budget: of time.
+        number: of the attempt, which the run has claimed.
         world: how many processes train together.
         decisions: of another run, to be taken again at the same steps; the clock is not asked then.
     """
@@ -76,6 +77,7 @@ class Attempt:
         validate_on: list[int],
         budget: Budget,
         *,
+        number: int,
         world: int = 1,
         decisions: Sequence[Event] | None = None,
     ) -> None:
@@ -93,7 +95,7 @@ class Attempt:
         self.trainer = Trainer(plan, world=world)
         self.constant: str | None = None
         self._warned = False
-        self._decisions = decisions
+        self._number, self._decisions = number, decisions
         self._shown_keys: list[str] = []
         self._pending: list[Event] = []
         self._known = 0
@@ -132,7 +134,9 @@ class Attempt:
                 self._apply(decision)
         if trainer.step >= trainer.stop and more_steps is None:
             return
-        place = claim_attempt(self.folder.path)
+        place = self.folder.path / "attempts" / str(self._number)
+        with writing(place):
+            place.mkdir(parents=True, exist_ok=True)
         journal = Journal(place / "journal.jsonl", lambda text: listener.note(f"warning: {text}"))
         checkpoints = Checkpoints(place / "checkpoints")
         trainer.share_state()

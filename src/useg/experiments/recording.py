@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 from blake3 import blake3
 
 from useg.data.adding import add
@@ -83,16 +82,6 @@ def record_folder(
     view = query(manifest).digest
     origin = Origin(dataset.name, added.own.digest, added.own.commit, view, None, kept=not link)
     return origin, checked(samples, manifest)
-
-
-def keep_for(home: Path | str, run: str, origin: dict[str, Any]) -> None:
-    """Tell a home of a run that lies elsewhere which version it learned from, so that the version is kept.
-
-    Raises:
-        UsegError: the home cannot be written.
-    """
-    record = {"format": 1, "run": run, "dataset": origin["dataset"], "records": [origin["commit"]]}
-    open_home(home)[0].put(f"runs/{run}/record/00000001", orjson.dumps(record))
 
 
 def _paths(samples: list[Sample]) -> set[Path]:

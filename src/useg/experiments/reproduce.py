@@ -13,7 +13,7 @@ from useg.errors import DataError, InputError, Problem
 from useg.experiments.attempt import standing_decisions
 from useg.experiments.prepare import Prepared, recall
 from useg.experiments.recording import view_of
-from useg.experiments.train import Listener, recall_inputs, run_prepared, train, write_inputs
+from useg.experiments.train import Listener, held, home_of_run, recall_inputs, run_prepared, train, write_inputs
 from useg.home.folder import find_run, new_run
 from useg.runs.journal import Event, read_journal
 from useg.runs.record import RunFolder
@@ -67,24 +67,18 @@ def reproduce(run: str, *, home: Path, listener: Listener | None = None) -> dict
         raise InputError(f"{old.id} is {record.get('status')}: a run that ended can be had again")
     prepared, config = _prepared(old, record)
     folder = RunFolder(new_run(home, record.get("name")))
-    write_inputs(
-        folder,
-        config,
-        prepared,
-        record["origin"] | {"of": "view"},
-        name=record.get("name"),
-        data=record["data"],
-        parent=old.id,
-        reproduces=old.id,
-    )
-    listener.note(f"run {folder.id} repeats {old.id}")
-    result = run_prepared(
-        folder,
-        prepared,
-        config,
-        listener,
-        decisions=lambda part: standing_decisions(read_journal(old.path / part)),
-    )
+    origin = record["origin"] | {"of": "view"}
+    with held(folder, home_of_run(old), listener) as number:
+        write_inputs(folder, config, prepared, origin, name=record.get("name"), data=record["data"], parent=old.id)
+        listener.note(f"run {folder.id} repeats {old.id}")
+        result = run_prepared(
+            folder,
+            prepared,
+            config,
+            listener,
+            number=number,
+            decisions=lambda part: standing_decisions(read_journal(old.path / part)),
+        )
     proof = prove(old, folder)
     folder.update(proof=proof.__dict__)
     return result | {"proof": proof}

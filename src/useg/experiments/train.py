@@ -3,8 +3,8 @@
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -22,10 +22,13 @@ from useg.errors import DamagedFile, InputError, TrainingError, UsegError
 from useg.experiments.attempt import Attempt, Budget
 from useg.experiments.finish import finish
 from useg.experiments.prepare import Prepared, prepare, recall
-from useg.experiments.recording import files_of_run, keep_for, record_folder
+from useg.experiments.recording import files_of_run, record_folder
 from useg.experiments.workers import check_workers, together
 from useg.home.folder import find_run, new_run, writing
+from useg.home.opening import open_home
 from useg.runs.journal import Event
+from useg.runs.keeper import start_keeper
+from useg.runs.lease import check_free, claim_attempt
 from useg.runs.record import RunFolder, now
 from useg.train import probe
 from useg.train.batches import Batches, class_histogram
@@ -65,11 +68,13 @@ class Listener:
         note: one line the user should know.
         progress: a bar: `with progress("reading") as advance: advance(done, total=n)`.
         stop: whether someone asked to stop.
+        keep_output: whether stdout and stderr of the process are kept with the run.
     """
 
     note: Note = lambda text: None
     progress: Progress = lambda text: nullcontext(lambda *a, **k: None)
     stop: Stop = field(default_factory=Stop)
+    keep_output: bool = False
 
 
 def train(
@@ -110,9 +115,13 @@ def train(
     listener = listener or Listener()
     if resume is not None:
         folder = RunFolder(find_run(home, resume))
+        address = home_of_run(folder)
+        check_free(open_home(address)[0], folder.id)
         prepared, config = recall_run(folder, data if isinstance(data, Path) else None)
-        folder.update(status="running")
-        listener.note(f"going on with {folder.id}")
+        with held(folder, address, listener) as number:
+            folder.update(status="running")
+            listener.note(f"going on with {folder.id}: {describe(prepared)}")
+            result = run_prepared(folder, prepared, config, listener, minutes, epochs, number=number, resuming=True)
     elif data is not None:
         config = config or Config()
         with listener.progress("reading") as advance:
@@ -121,27 +130,58 @@ def train(
                 progress=lambda done, total: advance(done, total=total),
             )  # fmt: skip
         folder = RunFolder(new_run(home, name))
-        origin = _origin(data_home or home, data, prepared, listener)
         shown = data.reading.root if isinstance(data, View) else str(data.absolute())
-        write_inputs(folder, config, prepared, origin, name=name, data=shown, parent=parent)
-        if data_home is not None and origin is not None:
-            _keep_for(data_home, folder.id, origin, listener)
+        with held(folder, data_home or home, listener) as number:
+            origin = _origin(data_home or home, data, prepared, listener)
+            write_inputs(folder, config, prepared, origin, name=name, data=shown, parent=parent)
+            listener.note(f"run {folder.id}: {describe(prepared)}")
+            result = run_prepared(folder, prepared, config, listener, number=number)
     else:
         raise InputError("nothing to train on: name a data folder, or a run to --resume")
-    listener.note(f"run {folder.id}: {describe(prepared)}")
+    result["seconds"] = round(time.monotonic() - started, 1)
+    return result
+
+
+@contextmanager
+def held(folder: RunFolder, home: Path | str, listener: Listener) -> Iterator[int]:
+    """Claim the next attempt of a run, and have a keeper beside it until it ends; the record says how it did.
+
+    Args:
+        folder: of the run on this machine.
+        home: where the run belongs; what is not a folder gets it from the keeper.
+        listener: says whether stdout and stderr are kept.
+
+    Yields:
+        The attempt's number.
+    """
+    number = claim_attempt(open_home(home)[0], folder.id)
+    place = folder.path / "attempts" / str(number)
+    keeper = start_keeper(place, run=folder.id, home=home, keep_output=listener.keep_output)
+    status = "failed"
     try:
-        result = run_prepared(folder, prepared, config, listener, minutes, epochs, resuming=resume is not None)
+        yield number
+        status = str(folder.record()["status"])
     except TrainingError as error:
         folder.update(status="failed", error=str(error), ended=now())
         raise
     except UsegError as error:
         _best_effort(folder, status="failed", error=str(error), ended=now())
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
+        status = "stopped"
         _best_effort(folder, status="stopped", ended=now())
         raise
-    result["seconds"] = round(time.monotonic() - started, 1)
-    return result
+    except Exception as error:
+        _best_effort(folder, status="failed", error=f"{type(error).__name__}: {error}", ended=now())
+        raise
+    finally:
+        keeper.close(status)
+
+
+def home_of_run(folder: RunFolder) -> Path | str:
+    """Where a run belongs: the home that has its data, if that is not the folder it lies in."""
+    origin = folder.record().get("origin") or {}
+    return origin.get("home") or folder.home
 
 
 def run_prepared(
@@ -152,6 +192,7 @@ def run_prepared(
     minutes: float | None = None,
     epochs: float | None = None,
     *,
+    number: int,
     resuming: bool = False,
     decisions: Callable[[str], list[Event]] | None = None,
 ) -> dict[str, Any]:
@@ -161,6 +202,7 @@ def run_prepared(
         folder: of the run, its inputs written. prepared: what it learns from. config: settings.
         listener: where words and progress go.
         minutes, epochs: what a run that is resumed is extended by.
+        number: of the attempt that was claimed.
         resuming: whether it began before.
         decisions: those of another run to be taken again, by the part of its folder that a fold has.
     """
@@ -177,8 +219,9 @@ def run_prepared(
         batches = Batches(plan, prepared.samples, train_on, workers=max(1, min(plan.threads, 4)))
         again = None if decisions is None else decisions(f"folds/{fold}" if several else ".")
         attempt = Attempt(
-            place, plan, prepared, batches, validate_on, Budget(plan.budget_s), world=config.workers, decisions=again
-        )
+            place, plan, prepared, batches, validate_on, Budget(plan.budget_s), number=number, world=config.workers,
+            decisions=again,
+        )  # fmt: skip
         more_steps = attempt.steps_for(minutes, epochs) if resuming and (minutes or epochs) else None
         if not attempt.has_history:
             _preflight(plan, batches, prepared, train_on, listener)
@@ -217,13 +260,6 @@ def _preflight(plan: Any, batches: Batches, prepared: Prepared, train_on: list[i
             f"warning: the network could not learn a single batch by heart (loss {first:.3f} to {last:.3f}); "
             "look at the images and labels with `useg inspect`"
         )
-
-
-def _keep_for(home: str, run: str, origin: dict[str, Any], listener: Listener) -> None:
-    try:
-        keep_for(home, run, origin)
-    except UsegError as error:
-        listener.note(f"warning: {home} could not be told of this run, so a gc there may take its data: {error}")
 
 
 def _origin(home: Path | str, data: Path | View, prepared: Prepared, listener: Listener) -> dict[str, Any] | None:

@@ -13,7 +13,10 @@ from blake3 import blake3
 from useg import __version__
 from useg.home.folder import new_run
 from useg.home.opening import folder_for_runs
-from useg.runs.journal import LONGEST_TEXT, Journal, claim_attempt
+from useg.home.store import Folder
+from useg.runs.journal import LONGEST_TEXT, Journal
+from useg.runs.keeper import start_keeper
+from useg.runs.lease import claim_attempt
 from useg.runs.record import RunFolder, now
 
 if TYPE_CHECKING:
@@ -67,7 +70,9 @@ class ActiveRun:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        place = claim_attempt(folder.path)
+        number = claim_attempt(Folder(folder.home), folder.id)
+        place = folder.path / "attempts" / str(number)
+        self._keeper = start_keeper(place, run=folder.id, home=folder.home)
         self._journal = Journal(place / "journal.jsonl", lambda text: print(f"warning: {text}", file=sys.stderr))
         self._journal.write({"event": "started", "step": 0, "time": time.time()}, sync=True)
         self._begun = time.monotonic()
@@ -126,6 +131,7 @@ class ActiveRun:
             more["scores"] = dict(scores)
         seconds = round(time.monotonic() - self._begun, 3)
         self.folder.update(status=status, ended=now(), seconds=seconds, **more)
+        self._keeper.close(status)
 
     def __enter__(self) -> Self:
         return self

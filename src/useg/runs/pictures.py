@@ -69,8 +69,8 @@ def forget_pictures(run: Path, keys: Collection[str]) -> int:
 
 
 def folder_name(name: str) -> str:
-    """A name as that of a folder on any machine: other characters as %XX, long ones cut and told apart by a digest."""
-    safe = quote(name, safe=" ").replace(".", "%2E") or "%"
+    """A name as that of a folder on any machine: other characters as _XX, long ones cut and told apart by a digest."""
+    safe = quote(name, safe=" ").replace(".", "%2E").replace("_", "%5F").replace("%", "_") or "_"
     if len(safe) <= _LONGEST_NAME:
         return safe
     return f"{safe[:80]}-{blake3(name.encode('utf-8', 'surrogateescape')).hexdigest(length=8)}"
