@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from useg.cli import application
+from useg.runs.record import RunFolder
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/index.md", "CONTRIBUTING.md")
@@ -32,7 +33,7 @@ USEG = [pytest.param(words[1:], id=" ".join(words)) for page in PAGES for words 
 
 def test_there_is_something_to_check():
     names = {case.values[0][0] for case in USEG}
-    assert names == {"inspect", "plan", "train", "predict", "evaluate", "data", "reproduce"}
+    assert names == {"inspect", "plan", "train", "predict", "evaluate", "data", "runs", "reproduce"}
 
 
 @pytest.mark.parametrize("words", USEG)
@@ -61,8 +62,12 @@ def test_make_has_every_target_and_all_other_programs_are_known():
                 assert words[0] in {"useg", "pip"}, words
 
 
-def test_the_example_in_python_runs_and_says_what_is_true():
-    (example,) = blocks("README.md", "python")
+def test_the_examples_in_python_run_and_say_what_is_true(tmp_path, monkeypatch):
+    loop, example = blocks("README.md", "python")
+    monkeypatch.setenv("USEG_HOME", str(tmp_path))
+    exec(loop, {})
+    (run,) = (tmp_path / "runs").iterdir()
+    assert RunFolder(run).record()["scores"] == {"loss": 0.1}
     names = {}
     exec(example, names)
     parameters = sum(parameter.numel() for parameter in names["network"].parameters())

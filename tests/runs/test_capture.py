@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 from blake3 import blake3
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from useg.errors import DamagedFile, InputError
@@ -462,8 +462,12 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(steps=st.lists(STEP, min_size=1, max_size=12))
+@example(steps=[("write", "d", b"1\n"), ("commit", "d", b""), ("write", "d/e.py", b"1\n"), ("add", "d", b"")])
+@example(steps=[("write", "d/e.py", b"1\n"), ("commit", "d", b""), ("write", "d", b"1\n"), ("add", "d", b"")])
+@example(steps=[("write", "a.py", b"1\n"), ("commit", "d", b""), ("link", "a.py", b""), ("unstage", "b.py", b"")])
+@example(steps=[("write", "a.py", b"1\n"), ("commit", "d", b""), ("unstage", "a.py", b""), ("write", "a.py", b"2")])
 def test_whatever_was_done_comes_back(tmp_path_factory: pytest.TempPathFactory, steps):
     base = tmp_path_factory.mktemp("any")
     root = base / "repo"

@@ -22,7 +22,7 @@ from useg.cli.output import BROKEN_PIPE, abandon_stdout
 
 __all__ = ["COMMANDS", "application", "main"]
 
-COMMANDS = ("inspect", "plan", "train", "predict", "evaluate", "data", "reproduce")
+COMMANDS = ("inspect", "plan", "train", "predict", "evaluate", "data", "runs", "reproduce")
 
 
 class _Commands(Mapping[str, Any]):
@@ -46,12 +46,14 @@ class _Commands(Mapping[str, Any]):
 
 
 def _made(name: str) -> typer.Typer:
-    """The function of a module that has its name; or, of a group, all that its `COMMANDS` names."""
+    """The function of a module that has its name; or, of a group, all that its `COMMANDS` names, each read by its class
+    in `CLASSES`, where it has one.
+    """
     module = importlib.import_module(f"useg.cli.{name}")
-    functions = getattr(module, "COMMANDS", None)
+    functions, classes = getattr(module, "COMMANDS", None), getattr(module, "CLASSES", {})
     made = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=functions is not None)
     for each, function in (functions or {name: getattr(module, name)}).items():
-        made.command(each, short_help=_first_line(function))(guarded(function))
+        made.command(each, short_help=_first_line(function), cls=classes.get(each))(guarded(function))
     if functions is not None:
         made.callback(help=module.__doc__, short_help=_first_line(module))(lambda: None)
     return made

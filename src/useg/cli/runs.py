@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 from useg.cli import runs_show
 from useg.cli.output import emit, progress, warn
 from useg.cli.output import note as tell
+from useg.cli.runs_compare import compare
 
 if TYPE_CHECKING:
     from useg.home.store import Store
@@ -325,6 +326,7 @@ COMMANDS = {
     "tag": tag,
     "note": note,
     "rm": rm,
+    "compare": compare,
     "export": export,
     "find": find,
     "index": index,

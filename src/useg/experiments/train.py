@@ -30,6 +30,7 @@ from useg.runs.journal import Event
 from useg.runs.keeper import start_keeper
 from useg.runs.lease import check_free, claim_attempt
 from useg.runs.record import RunFolder, now
+from useg.runs.surroundings import surroundings
 from useg.train import probe
 from useg.train.batches import Batches, class_histogram
 from useg.train.loop import overfit_one_batch
@@ -304,7 +305,9 @@ def write_inputs(
         config=config.model_dump(mode="json"),
         config_digest=config.digest(),
         plan=prepared.plan.model_dump(mode="json"),
+        seeds={"seed": config.seed},
         machine=probe.machine(),
+        **surroundings(open_home(folder.home)[1], torch=probe.torch_build()),
         notes=list(prepared.notes),
         **more,
     )

@@ -12,12 +12,13 @@ from blake3 import blake3
 
 from useg import __version__
 from useg.home.folder import new_run
-from useg.home.opening import folder_for_runs
+from useg.home.opening import folder_for_runs, open_home
 from useg.home.store import Folder
 from useg.runs.journal import LONGEST_TEXT, Journal
 from useg.runs.keeper import start_keeper
 from useg.runs.lease import claim_attempt
 from useg.runs.record import RunFolder, now
+from useg.runs.surroundings import running_script, surroundings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,7 @@ def start(
         data=None if data is None else str(data),
         config=settings,
         config_digest=blake3(canonical).hexdigest(),
+        **surroundings(open_home(folder.home)[1], script=script or running_script()),
     )
     return ActiveRun(folder)
 

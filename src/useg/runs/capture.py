@@ -156,11 +156,15 @@ class _Keeper:
     def read(self, path: bytes, before: int = 0) -> bytes | None:
         """The content of a file, or the target of a link; None, told, for what must not be kept."""
         place = os.path.join(self.root, path)
+        too_much = f"more than {self.limits.files:,} files or {self.limits.total_bytes:,} bytes in all"
+        if self._files < 1:
+            self.left_out.add(path, too_much)
+            return None
         try:
             found = os.lstat(place)
             why = size_of(found.st_mode, max(found.st_size, before), self.limits)
-            if why is None and (self._files < 1 or found.st_size + before > self._bytes):
-                why = f"more than {self.limits.files:,} files or {self.limits.total_bytes:,} bytes in all"
+            if why is None and found.st_size + before > self._bytes:
+                why = too_much
             content = b""
             if why is None:
                 content = os.readlink(place) if stat.S_ISLNK(found.st_mode) else _read(place, found.st_size)

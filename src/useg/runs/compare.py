@@ -328,12 +328,12 @@ def _unified(texts: Sequence[str | None], names: Sequence[str]) -> list[str]:
 
 
 def _environment(first: Run, second: Run) -> dict[str, Any] | None:
-    environments = [run.record.get("environment") for run in (first, second)]
-    if not all(environments) or environments[0] == environments[1]:
+    before, after = (run.record.get("environment") for run in (first, second))
+    if not before or not after or before == after:
         return None
     from useg.runs.environment import environment_difference
 
-    told = environment_difference(*environments)
+    told = [str(difference) for difference in environment_difference(before, after)]
     return {"first": first.label, "second": second.label, "differences": told} if told else None
 
 

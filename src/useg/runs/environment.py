@@ -35,7 +35,7 @@ _VARIABLES = re.compile(
 _SECRET_WORDS = re.compile(r"TOKEN|SECRET|PASS|PWD|KEY|CREDENTIAL|AUTH|COOKIE|SESSION|PRIVATE|SALT")
 _RANDOM = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{20,}")
 _MOST_LETTERS = 1000
-_MOST_PYTHON_FILES = ("/INSTALLER", "/REQUESTED", "/RECORD", "/direct_url.json")
+_INSTALLER_FILES = ("/INSTALLER", "/REQUESTED", "/RECORD", "/direct_url.json")
 _COMPUTES = (
     "torch", "numpy", "scipy", "opencv-python-headless", "opencv-python", "opencv-contrib-python", "scikit-image",
     "pillow", "tifffile", "imagecodecs", "nibabel", "h5py", "av", "numba", "triton", "mkl", "intel-openmp", "useg",
@@ -94,8 +94,9 @@ def _variables(given: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for name in sorted(given):
         value = without_credentials(given[name].encode("utf-8", "backslashreplace").decode())
-        secret = _SECRET_WORDS.search(name) or looks_secret(value.encode()) or _RANDOM.search(value)
-        if _VARIABLES.fullmatch(name) and not secret:
+        is_secret = _SECRET_WORDS.search(name) is not None or looks_secret(value.encode())
+        is_secret |= name.startswith("USEG_") and _RANDOM.search(value) is not None
+        if _VARIABLES.fullmatch(name) and not is_secret:
             found[name] = value[:_MOST_LETTERS]
     return found
 
@@ -156,7 +157,7 @@ def _contents(record: bytes) -> str:
     lines = []
     for line in record.splitlines():
         path, _, rest = line.rpartition(b",")[0].rpartition(b",")
-        own = not path.startswith((b"../", b"/")) and not path.decode("utf-8", "replace").endswith(_MOST_PYTHON_FILES)
+        own = not path.startswith((b"../", b"/")) and not path.decode("utf-8", "replace").endswith(_INSTALLER_FILES)
         if own and rest:
             lines.append(line)
     return str(blake3(b"\n".join(sorted(lines))).hexdigest())

@@ -10,7 +10,7 @@ import orjson
 
 from useg.errors import DamagedFile
 from useg.home.store import Entry, Missing, Store
-from useg.runs.journal import Event, _numbers
+from useg.runs.journal import Event, decoded
 from useg.runs.pieces import read_content, read_events
 
 _GROWING = re.compile(r"(?:folds/(\d+)/)?attempts/(\d+)/(journal\.jsonl|log\.txt)")
@@ -146,9 +146,9 @@ def events_in(content: bytes, *, is_begun: bool = False) -> Iterator[Event]:
     """The events in some whole lines of a journal; `is_begun`: the first line is only the end of one."""
     for line in content.split(b"\n")[int(is_begun) :]:
         with suppress(orjson.JSONDecodeError):
-            event = orjson.loads(line) if line else None
+            event = decoded(line) if line else None
             if isinstance(event, dict):
-                yield _numbers(event) if b'NaN"' in line or b'Infinity"' in line else event
+                yield event
 
 
 class Follower:

@@ -148,6 +148,16 @@ def _sayable(value: Any) -> Any:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
+def decoded(line: bytes) -> Event:
+    """The event of a line.
+
+    Raises:
+        ValueError: it is not whole.
+    """
+    event: Event = orjson.loads(line)
+    return _numbers(event) if b'NaN"' in line or b'Infinity"' in line else event
+
+
 def _numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _numbers(each) for key, each in value.items()}
@@ -179,8 +189,7 @@ def read_attempt(path: Path) -> list[Event]:
     events = []
     for line in content.split(b"\n")[:-1]:
         try:
-            event = orjson.loads(line)
-            events.append(_numbers(event) if b'NaN"' in line or b'Infinity"' in line else event)
+            events.append(decoded(line))
         except orjson.JSONDecodeError:
             continue  # cut short by a full disk; the event after it began a new line
     return events

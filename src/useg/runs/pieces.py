@@ -19,7 +19,7 @@ import orjson
 
 from useg.errors import DamagedFile
 from useg.home.store import Missing, Store
-from useg.runs.journal import Event, _numbers
+from useg.runs.journal import Event, decoded
 
 LARGEST_PIECE = 8 * 2**20
 _AT_A_LEVEL = 32
@@ -147,7 +147,7 @@ def read_events(store: Store, run: str, attempt: int, *, fold: int | None = None
     events = []
     for line in read_content(store, f"{place}attempts/{attempt}/journal.jsonl").split(b"\n")[:-1]:
         try:
-            events.append(_numbers(orjson.loads(line)))
+            events.append(decoded(line))
         except orjson.JSONDecodeError:
             continue  # cut short by a full disk; the event after it began a new line
     return events

@@ -4,6 +4,7 @@ import fnmatch
 import re
 import stat
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from useg.runs.git import as_text
@@ -88,7 +89,7 @@ def why_not(path: bytes, *, is_new: bool) -> str | None:
         is_new: whether git does not know it; then only what is known for source is kept.
     """
     parts = path.decode("utf-8", "replace").lower().split("/")
-    if any(_SECRET_NAME.fullmatch(part) for part in parts):
+    if _SECRET_NAME.fullmatch(parts[-1]) or any(map(_is_secret_folder, parts[:-1])):
         return "looks like a secret"
     endings = {"." + ending for ending in parts[-1].split(".")[1:]}
     last = "." + parts[-1].rpartition(".")[2] if "." in parts[-1] else ""
@@ -103,6 +104,11 @@ def why_not(path: bytes, *, is_new: bool) -> str | None:
     if is_new and not (last in SOURCE or parts[-1] in _SOURCE_NAMES or _REQUIREMENTS.fullmatch(parts[-1])):
         return "not known to git, and not known for source"
     return None
+
+
+@lru_cache(1000)
+def _is_secret_folder(name: str) -> bool:
+    return _SECRET_NAME.fullmatch(name) is not None
 
 
 def looks_secret(content: bytes) -> bool:

@@ -29,6 +29,20 @@ def machine() -> dict[str, Any]:
     }
 
 
+def torch_build() -> dict[str, Any]:
+    """What torch says of itself: version, threads, libraries, what it was built with."""
+    return {
+        "version": torch.__version__,
+        "git": torch.version.git_version,
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "mkldnn": torch.backends.mkldnn.is_available(),
+        "cuda": torch.version.cuda,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
 def machine_digest() -> str:
     """A short name of `machine()`."""
     return str(blake3(repr(sorted(machine().items())).encode()).hexdigest())[:16]
