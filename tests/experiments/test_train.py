@@ -273,7 +273,13 @@ def test_what_cannot_be_resumed(data: Path, home: Path) -> None:
 
 def test_a_run_with_damaged_files_is_not_resumed(data: Path, home: Path) -> None:
     run = train(data, home=home, config=small(), listener=StopAfter(2))["run"]
-    for name in ("config", "samples", "mapping", "splits", "fingerprint", "record"):
+    entry = home / "runs" / run / "record" / "00000002"
+    content = entry.read_bytes()
+    entry.write_text('{"a":')
+    with pytest.raises(DamagedFile, match="record/00000002: not a JSON object"):
+        train(None, home=home, resume=run)
+    entry.write_bytes(content)
+    for name in ("config", "samples", "mapping", "splits", "fingerprint"):
         path = home / "runs" / run / f"{name}.json"
         content = path.read_bytes()
         path.unlink()

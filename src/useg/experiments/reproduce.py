@@ -12,8 +12,9 @@ from useg.data.views import View
 from useg.errors import DataError, InputError, Problem
 from useg.experiments.attempt import standing_decisions
 from useg.experiments.prepare import Prepared, recall
+from useg.experiments.recalling import home_of_run, recall_inputs
 from useg.experiments.recording import view_of
-from useg.experiments.train import Listener, held, home_of_run, recall_inputs, run_prepared, train, write_inputs
+from useg.experiments.train import Listener, held, run_prepared, train, write_inputs
 from useg.home.folder import find_run, new_run
 from useg.runs.journal import Event, read_journal
 from useg.runs.record import RunFolder

@@ -5,24 +5,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pydantic import ValidationError
-
 from useg import __version__
-from useg.config import Config, load_config
-from useg.data.fingerprint import Fingerprint
-from useg.data.labels import LabelMapping
+from useg.config import Config
 from useg.data.reading import Sample, absolute
 from useg.data.views import View, ViewFiles
-from useg.errors import DamagedFile, InputError, TrainingError, UsegError
+from useg.errors import InputError, TrainingError, UsegError
 from useg.experiments.attempt import Attempt, Budget
 from useg.experiments.finish import finish
-from useg.experiments.prepare import Prepared, prepare, recall
-from useg.experiments.recording import files_of_run, record_folder
+from useg.experiments.prepare import Prepared, prepare
+from useg.experiments.recalling import home_of_run, recall_run
+from useg.experiments.recording import record_folder
 from useg.experiments.workers import check_workers, together
 from useg.home.folder import find_run, new_run, writing
 from useg.home.opening import open_home
@@ -34,7 +31,6 @@ from useg.runs.surroundings import surroundings
 from useg.train import probe
 from useg.train.batches import Batches, class_histogram
 from useg.train.loop import overfit_one_batch
-from useg.train.plan import Plan, load_plan
 
 Note = Callable[[str], None]
 Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
@@ -179,12 +175,6 @@ def held(folder: RunFolder, home: Path | str, listener: Listener) -> Iterator[in
         keeper.close(status)
 
 
-def home_of_run(folder: RunFolder) -> Path | str:
-    """Where a run belongs: the home that has its data, if that is not the folder it lies in."""
-    origin = folder.record().get("origin") or {}
-    return origin.get("home") or folder.home
-
-
 def run_prepared(
     folder: RunFolder,
     prepared: Prepared,
@@ -307,7 +297,7 @@ def write_inputs(
         plan=prepared.plan.model_dump(mode="json"),
         seeds={"seed": config.seed},
         machine=probe.machine(),
-        **surroundings(open_home(folder.home)[1], torch=probe.torch_build()),
+        **surroundings(open_home((origin or {}).get("home") or folder.home)[1], torch=probe.torch_build()),
         notes=list(prepared.notes),
         **more,
     )
@@ -326,79 +316,6 @@ def write_inputs(
         [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits],
     )
     prepared.plan.save(folder.plan)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run was begun with, as its folder has it.
-
-    Attributes:
-        config, plan, mapping, fingerprint: as they were.
-        samples: their refs are paths of this machine for a folder, those of the version for a view.
-        spaces: size of the images of a view over space, by key.
-    """
-
-    config: Config
-    plan: Plan
-    mapping: LabelMapping
-    fingerprint: Fingerprint
-    samples: list[Sample]
-    spaces: dict[str, tuple[int, ...]]
-
-
-def recall_inputs(folder: RunFolder) -> Inputs:
-    """Read what a run was begun with.
-
-    Raises:
-        DamagedFile: files of the run are missing or not what was written.
-    """
-    stored = folder.read_json
-    try:
-        config = load_config(None, **stored("config.json"))
-        rows = [
-            row | {"images": tuple(row["images"]), "labels": tuple(row["labels"])} for row in stored("samples.json")
-        ]
-        spaces = {row["key"]: tuple(row.pop("space")) for row in rows if "space" in row}
-        samples = [Sample(**row) for row in rows]
-        mapping = LabelMapping.model_validate(stored("mapping.json"))
-        fingerprint = Fingerprint.model_validate(stored("fingerprint.json"))
-    except (TypeError, KeyError, ValidationError) as error:
-        raise DamagedFile(f"{folder.path}: its files are not those that were written: {error}") from error
-    return Inputs(config, load_plan(folder.plan), mapping, fingerprint, samples, spaces)
-
-
-def recall_run(folder: RunFolder, data: Path | None) -> tuple[Prepared, Config]:
-    """What a run was begun with; files are compared with what they were when they are read.
-
-    Raises:
-        InputError: samples are missing. DamagedFile: files of the run are missing or not what was written.
-    """
-    record, inputs = folder.record(), recall_inputs(folder)
-    samples = inputs.samples
-    if data is not None:
-        samples = [moved(sample, record["data"], str(data.absolute())) for sample in samples]
-    source = files_of_run(folder.home, record, samples)
-    if isinstance(source, ViewFiles):
-        source.know(inputs.spaces)
-    prepared = recall(samples, inputs.config, inputs.plan, inputs.mapping, inputs.fingerprint, source)
-    mine = [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits]
-    if folder.read_json("splits.json") != mine:
-        raise InputError(f"{folder.id}: its splits cannot be had again; the sizes of its images have changed")
-    return prepared, inputs.config
-
-
-def moved(sample: Sample, before: str, after: str) -> Sample:
-    """The sample with its files below another folder."""
-
-    def there(ref: str) -> str:
-        return after + ref.removeprefix(before) if ref.startswith(before) else ref
-
-    return replace(
-        sample,
-        images=tuple(map(there, sample.images)),
-        labels=tuple(map(there, sample.labels)),
-        region=None if sample.region is None else there(sample.region),
-    )
 
 
 def _best_effort(folder: RunFolder, **changes: Any) -> None:

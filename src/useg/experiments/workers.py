@@ -75,7 +75,7 @@ def _join(plan: Plan, rank: int, world: int, meeting: str) -> None:
 
 def _companion(rank: int, world: int, meeting: str, run: str, fold: int) -> None:
     """Another member: the same steps on its own share of each batch; writes nothing."""
-    from useg.experiments.train import recall_run
+    from useg.experiments.recalling import recall_run
     from useg.runs.record import RunFolder
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first member says when to stop
