@@ -67,7 +67,7 @@ def test_amounts_of_memory(text, expected):
 
 @pytest.mark.parametrize("text", ["", "much", "2 XB", "-1GB", "0", "1iB", "2GB please"])
 def test_what_is_no_amount_of_memory(text):
-    with pytest.raises(ConfigError, match="is no amount of memory: write it like 2GB"):
+    with pytest.raises(ConfigError, match="is no amount of bytes: write it like 2GB"):
         parse_bytes(text)
 
 
@@ -101,7 +101,7 @@ def test_usage_errors(capsys, tmp_path, bundle, image):
         ((image, *out), "no model was named"),
         ((bundle, *out), "no image was named"),
         ((tmp_path / "none.useg", image, *out), "none.useg: there is no such file"),
-        ((bundle, image, *out, "--memory-limit", "lots"), "no amount of memory"),
+        ((bundle, image, *out, "--memory-limit", "lots"), "no amount of bytes"),
         ((bundle, image), "--out"),
     ):
         status, _, stderr = run(capsys, *arguments)

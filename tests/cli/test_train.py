@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.cli.calling import call, save
 
 SMALL = ["--set", "network.base=2", "--set", "network.depth=1", "--set", "network.patch=[16,16]", "--set",

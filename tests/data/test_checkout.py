@@ -323,7 +323,7 @@ def test_whatever_stands_in_a_pairs_csv_is_read_again(tmp_path_factory, made):
     assert found == {key: (group, split, said) for key, group, split, said in made}
 
 
-def test_what_a_pairs_csv_cannot_say():
+def test_what_a_pairs_csv_cannot_say(monkeypatch):
     file = (FileRef("a.png", "", "0" * 64, 1),)
     both = [
         Row("a", {"image": file, "label": file}, None, None, {}, None, None),
@@ -331,6 +331,7 @@ def test_what_a_pairs_csv_cannot_say():
     ]
     with pytest.raises(DataError, match="label maps or masks of single objects, not both"):
         pairs_text(both)
+    monkeypatch.setattr("useg.data.pairs_text.LONGEST_CELL", 100_000)
     long = FileRef("x" * 100, "", "0" * 64, 1)
     with pytest.raises(DataError, match=r"a cell of a pairs\.csv holds at most"):
         pairs_text([Row("a", {"image": file, "objects": (long,) * 2000}, None, None, {}, None, None)])

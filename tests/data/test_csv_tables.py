@@ -25,13 +25,23 @@ def test_a_cell_may_name_thousands_of_files(tmp_path: Path) -> None:
     assert read_table(path, "key").lines[0][1]["objects"] == cell
 
 
+def test_lines_of_another_length_are_left_out_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("key,a\nx\ny,1,2\nz,3\n")
+    table = read_table(path, "key")
+    assert table.lines == ((4, {"key": "z", "a": "3"}),)
+    assert [str(problem) for problem in table.problems] == [
+        f"{path}, line 2: has 1 cells, wanted 2 as in the first line",
+        f"{path}, line 3: has 3 cells, wanted 2 as in the first line",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "it has: nothing"),
         ("name,age\n", "`key` among them; it has: name, age"),
         ("key,a,a\n", "the column 'a' stands twice"),
-        ("key,a\nx\ny,1,2\nz,3\n", "2 lines have another number of cells"),
     ],
 )
 def test_what_is_no_table_is_told(text: str, said: str, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ i.png,m.png,,other
         ("image,label,Label\na,b,c\n", "'label' stands twice"),
         ("image,label,objects\na,b,c\n", "not both"),
         ("image,label\n", "no line names an image"),
-        ("image,label\ni.png\ni.png,m.png,x\n", "2 lines have another number of cells"),
+        ("image,label\ni.png\ni.png,m.png,x\n", "2 problems in this file"),
         ('image,label\n"i.png,m\0.png\n', "pairs.csv"),
     ],
 )

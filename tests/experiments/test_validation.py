@@ -1,6 +1,6 @@
 """Live scores of a network in training, by networks whose answers are known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -42,11 +42,16 @@ def member(plan: Plan, mapping: LabelMapping) -> Member:
     return member_of(Trainer(plan), plan, mapping)
 
 
-def samples(count: int, side: int = 20) -> list[Loaded]:
+class Items(list[Loaded]):
+    def each(self, indices: list[int]) -> Iterator[Loaded]:
+        return (self[index] for index in indices)
+
+
+def samples(count: int, side: int = 20) -> Items:
     truth = np.zeros((side, side), np.uint8)
     truth[4:12, 5:15] = 1
     image = (50 + 100 * truth)[None].astype(np.uint8)
-    return [Loaded(str(k), image, truth, None) for k in range(count)]
+    return Items(Loaded(str(k), image, truth, None) for k in range(count))
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Loaded], np.ndarray]) -> None:
@@ -74,7 +79,7 @@ def test_one_class_everywhere_is_told(member: Member, monkeypatch) -> None:
 
 def test_samples_without_labels_or_none_at_all(member: Member, monkeypatch) -> None:
     answering(monkeypatch, lambda loaded: loaded.image[0] > 100)
-    bare = [Loaded("bare", samples(1)[0].image, None, None), *samples(1)]
+    bare = Items([Loaded("bare", samples(1)[0].image, None, None), *samples(1)])
     assert live_scores(member, bare, [0, 1]).scores["mean_dice"] == 1.0
     empty = live_scores(member, bare, [0])
     assert (empty.scores["mean_dice"], empty.constant) == (None, None)

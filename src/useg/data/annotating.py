@@ -194,8 +194,9 @@ def _read_csv(path: Path) -> dict[str, dict[str, str | None]]:
         DataError: it cannot be read, lacks the column `key`, or says something twice; all lines are listed.
     """
     found: dict[str, dict[str, str | None]] = {}
-    problems = []
-    for line, fields in read_table(path, _KEY).lines:
+    table = read_table(path, _KEY)
+    problems = list(table.problems)
+    for line, fields in table.lines:
         key = fields.pop(_KEY)
         if key in found:
             problems.append(Problem(f"{path}, line {line}", f"the key {key!r} stands in an earlier line already"))

@@ -18,10 +18,12 @@ class CsvTable:
     Attributes:
         names: of the columns, without blanks around them.
         lines: the number of each line in the file, and its cells by column; empty lines are left out.
+        problems: lines with too many or too few cells, which are left out, too.
     """
 
     names: tuple[str, ...]
     lines: tuple[tuple[int, dict[str, str]], ...]
+    problems: tuple[Problem, ...] = ()
 
 
 def read_table(path: Path, wanted: str) -> CsvTable:
@@ -32,7 +34,7 @@ def read_table(path: Path, wanted: str) -> CsvTable:
         wanted: a column that must be there.
 
     Raises:
-        DataError: it is no such table; all lines with too many or too few cells are listed.
+        DataError: it is no such table.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -56,8 +58,12 @@ def read_table(path: Path, wanted: str) -> CsvTable:
     if twice:
         raise DataError(f"{path}: the column {twice[0]!r} stands twice in the first line")
     told = [(line, cells) for line, cells in lines if any(cells)]
-    what = f"wanted {len(names)} cells as in the first line"
-    wrong = [Problem(f"{path}, line {line}", what) for line, cells in told if len(cells) != len(names)]
-    if wrong:
-        raise DataError(f"{path}: {len(wrong)} lines have another number of cells than the first", wrong)
-    return CsvTable(tuple(names), tuple((line, dict(zip(names, cells, strict=True))) for line, cells in told))
+    problems = tuple(
+        Problem(f"{path}, line {line}", f"has {len(cells)} cells, wanted {len(names)} as in the first line")
+        for line, cells in told
+        if len(cells) != len(names)
+    )
+    whole = ((line, cells) for line, cells in told if len(cells) == len(names))
+    return CsvTable(
+        tuple(names), tuple((line, dict(zip(names, cells, strict=True))) for line, cells in whole), problems
+    )

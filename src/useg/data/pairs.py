@@ -29,8 +29,8 @@ def read_pairs(path: Path) -> Reading:
         DataError: the file cannot be read, lacks `image`, names files that are not there, an unknown split,
             or the same key twice; all lines are reported together.
     """
-    rows = _rows(path)
-    problems: list[Problem] = []
+    rows, wrong = _rows(path)
+    problems: list[Problem] = list(wrong)
     samples: list[Sample] = []
     seen: dict[str, int] = {}
     for line, row in rows:
@@ -53,7 +53,7 @@ def read_pairs(path: Path) -> Reading:
     return Reading(str(path), tuple(samples), rule)
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], tuple[Problem, ...]]:
     table = read_table(path, "image")
     own = {name: name.casefold() if name.casefold() in _COLUMNS else name for name in table.names}
     twice = sorted({name for name in own.values() if [*own.values()].count(name) > 1})
@@ -61,7 +61,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise DataError(f"{path}: the column {twice[0]!r} stands twice in the first line")
     if {"label", "objects"} <= {*own.values()}:
         raise DataError(f"{path}: give either `label` (one map) or `objects` (one mask per object), not both")
-    return [(line, {own[name]: cell for name, cell in cells.items()}) for line, cells in table.lines]
+    return [(line, {own[name]: cell for name, cell in cells.items()}) for line, cells in table.lines], table.problems
 
 
 def _sample(folder: Path, row: dict[str, str], where: str, problems: list[Problem]) -> Sample | None:
