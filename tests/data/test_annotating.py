@@ -98,7 +98,7 @@ def test_csvs_that_cannot_be_used(cells, tmp_path):
         with pytest.raises(DataError, match=what):
             annotate(cells, table)
     table.write_bytes(b"key\n\xff\n")
-    with pytest.raises(DataError, match="cannot be read as CSV in UTF-8"):
+    with pytest.raises(DataError, match=r"not UTF-8 text \(byte 4\); save it as CSV in UTF-8"):
         annotate(cells, table)
     assert len(cells.log()) == 1
     with pytest.raises(InputError, match="no branch, tag or digest"):
