@@ -137,6 +137,16 @@ def test_stopped_and_resumed_is_as_if_not(data: Path, home: Path, step: int) -> 
     assert folder.journal()[-1] == {"event": "stopped", "step": step}
     again = train(None, home=home, resume=stopped["run"])
     assert (again["weights"], again["status"]) == (whole["weights"], "finished")
+    (begun,) = [e for e in read_attempt(folder.path / "attempts" / "2" / "journal.jsonl") if e["event"] == "resumed"]
+    assert begun["step"] == step, "no step is taken twice"
+    scored = train(None, home=home, resume=stopped["run"])
+    assert scored["weights"] == whole["weights"], "a finished run is scored anew"
+    longer = train(None, home=home, resume=stopped["run"], epochs=1)
+    (begun,) = [e for e in read_attempt(folder.path / "attempts" / "4" / "journal.jsonl") if e["event"] == "resumed"]
+    assert begun["step"] > 0
+    assert longer["weights"] != whole["weights"]
+    folder = RunFolder(Path(train(data, home=home, config=small(), listener=StopAfter(step))["folder"]))
+    train(None, home=home, resume=folder.id)
     assert losses(folder.journal()) == losses(RunFolder(Path(whole["folder"])).journal())
 
 
@@ -232,23 +242,20 @@ def test_decisions_of_the_clock_are_replayed_at_their_step(data: Path, home: Pat
     """A run shortened at step 14, in its cool-down, stopped at 16, and begun again: steps 1 to 14 do not change."""
     from useg.experiments.attempt import Budget
 
-    late_at = []
+    def late(budget: Budget, spent_s: float, steps: int, steps_left: int) -> int:
+        return 4 if steps == 14 else steps_left
 
-    def late(budget: Budget, spent_s: float, steps_left: int, step_s: float) -> bool:
-        late_at.append(steps_left)
-        return steps_left == 6
+    def in_time(budget: Budget, spent_s: float, steps: int, steps_left: int) -> int:
+        return steps_left
 
-    monkeypatch.setattr(Budget, "late", late)
-    monkeypatch.setattr(Budget, "steps_that_fit", lambda *args: 4)
+    monkeypatch.setattr(Budget, "steps_that_fit", late)
     whole = train(data, home=home, config=small())
-    monkeypatch.setattr(Budget, "late", lambda *args: False)
     events = RunFolder(Path(whole["folder"])).journal()
     decision = next(e for e in events if e["event"] == "decision")
     assert (decision["step"], decision["stop"], losses(events)[-1][0]) == (14, 18, 18)
 
-    monkeypatch.setattr(Budget, "late", late)
     run = train(data, home=home, config=small(), listener=StopAfter(16))["run"]
-    monkeypatch.setattr(Budget, "late", lambda *args: False)
+    monkeypatch.setattr(Budget, "steps_that_fit", in_time)
     folder = RunFolder(home / "runs" / run)
     for path in folder.path.rglob("step-*.safetensors"):
         path.unlink()

@@ -289,8 +289,9 @@ class Attempt:
         for place in attempts:
             found = found or Checkpoints(place / "checkpoints").latest(limit)
             # What an earlier attempt did after the step from which this one went on does not count.
-            begun = next((e["step"] for e in read_attempt(place / "journal.jsonl")), 0)
-            limit = begun if limit is None else min(limit, begun)
+            begun = next((e["step"] for e in read_attempt(place / "journal.jsonl")), None)
+            if begun is not None:  # else it took no step: this one, or one that scored anew
+                limit = begun if limit is None else min(limit, begun)
         found = found or Checkpoints(self.folder.path / "before-cooldown").latest(limit)
         step = 0
         if found is not None:
