@@ -9,6 +9,8 @@ from PIL import Image
 
 from useg.data.adding import add
 from useg.data.layouts import read_layout
+from useg.data.reading import Sample
+from useg.data.samples import Source
 from useg.data.versions import Dataset
 from useg.data.views import CheckedFiles, open_view, sample_of
 from useg.errors import DataError
@@ -40,16 +42,21 @@ def fetcher(dataset: Dataset, tmp_path: Path) -> Fetcher:
     return Fetcher(dataset.objects, Cache(tmp_path / "cache"))
 
 
+def read(files: Source, sample: Sample) -> Sample:
+    with files.local(sample) as local:
+        return local
+
+
 def test_a_view_has_the_bytes_of_the_folder(dataset: Dataset, fetcher: Fetcher, tmp_path: Path) -> None:
     data = folder_of(tmp_path / "data")
     add(dataset, data)
     view = open_view(dataset, "", None, fetcher)
     assert [sample.key for sample in view.reading.samples] == [s.key for s in read_layout(data).samples]
     for sample in view.reading.samples:
-        local = view.files.local(sample)
-        for named, file in zip((*sample.images, *sample.labels), (*local.images, *local.labels), strict=True):
-            assert Path(file).read_bytes() == (data / named).read_bytes()
-            assert Path(file).suffix == Path(named).suffix
+        with view.files.local(sample) as local:
+            for named, file in zip((*sample.images, *sample.labels), (*local.images, *local.labels), strict=True):
+                assert Path(file).read_bytes() == (data / named).read_bytes()
+                assert Path(file).suffix == Path(named).suffix
         assert view.files.space(sample) == (20, 24)
     assert view.origin.kept
     assert sample_of(next(iter(dataset.contents(dataset.resolve()).manifest.rows()))) == view.reading.samples[0]
@@ -73,11 +80,12 @@ def test_linked_files_are_checked_where_they_lie(dataset: Dataset, fetcher: Fetc
     assert not view.origin.kept
     assert view.origin.record()["reproducible"] == "only while the folder is unchanged"
     first, second = view.reading.samples[:2]
-    assert view.files.local(first).images == (str(data / "images" / "0.png"),)
+    with view.files.local(first) as local:
+        assert local.images == (str(data / "images" / "0.png"),)
     (data / "images" / "1.png").write_bytes(b"other")
     (data / "masks" / "1.png").unlink()
     with pytest.raises(DataError, match=r"(?s)images/1\.png: is not what it was.*masks/1\.png: cannot be read"):
-        view.files.local(second)
+        read(view.files, second)
 
 
 def test_a_folder_that_was_recorded_is_checked_when_it_is_read(dataset: Dataset, tmp_path: Path) -> None:
@@ -86,11 +94,11 @@ def test_a_folder_that_was_recorded_is_checked_when_it_is_read(dataset: Dataset,
     rows = {row.key: row for row in dataset.contents(version).manifest.rows()}
     samples = read_layout(data).samples
     files = CheckedFiles(samples, rows)
-    assert [files.local(sample) for sample in samples] == list(samples)
+    assert [read(files, sample) for sample in samples] == list(samples)
     (data / "masks" / "2.png").write_bytes((data / "masks" / "0.png").read_bytes())
-    assert files.local(samples[2]) == samples[2], "each file is compared once"
+    assert read(files, samples[2]) == samples[2], "each file is compared once"
     with pytest.raises(DataError, match=r"masks/2\.png: is not what it was when it was added"):
-        CheckedFiles(samples, rows).local(samples[2])
+        read(CheckedFiles(samples, rows), samples[2])
     assert files.space(samples[0]) == (20, 24)
     strange = replace(samples[0], key="strange")
     with pytest.raises(KeyError):

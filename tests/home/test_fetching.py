@@ -17,6 +17,7 @@ from blake3 import blake3
 from useg.errors import DamagedFile, InputError, ResourceError
 from useg.home import ahead as ahead_module
 from useg.home import fetching as fetching_module
+from useg.home.ahead import Ahead
 from useg.home.cache import Cache
 from useg.home.fetching import Fetcher, Stopped
 from useg.home.objects import Objects
@@ -81,6 +82,11 @@ def cache(tmp_path: Path) -> Cache:
 
 def read(files: list[Path]) -> list[bytes]:
     return [file.read_bytes() for file in files]
+
+
+def held(ahead: Ahead, wanted: list[tuple[str, str]]) -> list[bytes]:
+    with ahead.holding(wanted) as files:
+        return read(files)
 
 
 def until(claim) -> None:
@@ -199,9 +205,9 @@ def test_what_was_told_lies_ready_in_few_requests(home: Home, cache: Cache) -> N
         before = len(home.asked)
         assert before <= 7  # 1, 2, 4, ... groups
         for n in range(50):
-            assert read(ahead.files(order[n])) == [contents(100)[n], contents(100)[n + 50]]
+            assert held(ahead, order[n]) == [contents(100)[n], contents(100)[n + 50]]
         assert len(home.asked) == before
-        assert read(ahead.files(home.wanted(7))) == [contents(100)[7]]  # what was not foreseen
+        assert held(ahead, home.wanted(7)) == [contents(100)[7]]  # what was not foreseen
     assert list((cache.folder / ".pins").iterdir()) == []
 
 
@@ -212,10 +218,10 @@ def test_no_more_than_the_depth_lies_ready_and_it_goes_on_as_it_is_taken(home: H
         time.sleep(0.05)
         fetched = sum(len(lot) for lot in home.asked)
         assert 5 <= fetched <= 8
-        ahead.files(order[0])
+        held(ahead, order[0])
         until(lambda: sum(len(lot) for lot in home.asked) > fetched)
         for number, group in enumerate(order):
-            assert read(ahead.files(group)) == [contents(100)[number]]
+            assert held(ahead, group) == [contents(100)[number]]
             assert ahead._room <= 8 * 4096
 
 
@@ -228,12 +234,12 @@ def test_asking_in_another_order_skipping_and_asking_before_it_came(home: Home, 
         asked[at], asked[at + 1] = asked[at + 1], asked[at]
     with Fetcher(home, cache).ahead(cycle(order), depth_bytes=8 * 4096) as ahead:
         for number in asked * 3:
-            assert read(ahead.files(order[number])) == [contents(100)[number]]
+            assert held(ahead, order[number]) == [contents(100)[number]]
         assert ahead._thread.is_alive()
         # nothing is kept for those who never ask: the thread goes on, round and round
         place = next(reversed(ahead._ready), 0)
         for number in asked * 3:
-            ahead.files(order[number])
+            held(ahead, order[number])
         until(lambda: next(reversed(ahead._ready)) > place)
 
 
@@ -242,8 +248,29 @@ def test_a_cache_smaller_than_the_data_turns_over(home: Home, tmp_path: Path) ->
     order = [home.wanted(n) for n in range(100)]
     with Fetcher(home, small).ahead(order * 2) as ahead:
         for number, group in enumerate(order * 2):
-            assert read(ahead.files(group)) == [contents(100)[number % 100]]
+            assert held(ahead, group) == [contents(100)[number % 100]]
     assert small.used() <= small.max_bytes
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not foreseen"])
+def test_what_is_held_stays_while_others_take_all_the_room(home: Home, tmp_path: Path, told: bool) -> None:
+    small = Cache(tmp_path / "small", max_bytes=8 * 4096)
+    order = [home.wanted(n, n + 50) for n in range(50)]
+    gone = []
+
+    def slowly(ahead: Ahead, numbers: range) -> None:
+        for number in numbers:
+            with ahead.holding(order[number]) as files:
+                time.sleep(0.002)
+                gone.extend(file for file in files if not file.exists())
+                assert read(files) == [contents(100)[number], contents(100)[number + 50]]
+
+    with Fetcher(home, small).ahead(order if told else []) as ahead, ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(slowly, ahead, range(start, 50, 3)) for start in range(3)]:
+            done.result()
+    assert gone == []
+    assert small.used() <= small.max_bytes
+    assert list((small.folder / ".pins").iterdir()) == []
 
 
 def test_what_failed_ahead_is_told_to_the_one_who_asks_and_the_rest_goes_on(home: Home, cache: Cache) -> None:
@@ -254,9 +281,9 @@ def test_what_failed_ahead_is_told_to_the_one_who_asks_and_the_rest_goes_on(home
         for number in range(10):
             if number == 2:
                 with pytest.raises(Gone, match=f"no object {home.digests[2]}"):
-                    ahead.files(order[number])
+                    held(ahead, order[number])
             else:
-                assert read(ahead.files(order[number])) == [contents(100)[number]]
+                assert held(ahead, order[number]) == [contents(100)[number]]
 
 
 def test_a_home_that_is_away_for_a_while(home: Home, cache: Cache) -> None:
@@ -267,9 +294,9 @@ def test_a_home_that_is_away_for_a_while(home: Home, cache: Cache) -> None:
         time.sleep(0.05)
         assert len(home.asked) == 1  # it does not storm a home that fails
         with pytest.raises(ResourceError, match="503"):
-            ahead.files(order[0])
+            held(ahead, order[0])
         home.fault = None
-        assert read([ahead.files(group)[0] for group in order]) == contents(20)
+        assert [held(ahead, group)[0] for group in order] == contents(20)
 
 
 def test_an_order_that_breaks_is_told(home: Home, cache: Cache) -> None:
@@ -280,7 +307,7 @@ def test_an_order_that_breaks_is_told(home: Home, cache: Cache) -> None:
     with Fetcher(home, cache).ahead(order()) as ahead:
         until(lambda: not ahead._thread.is_alive())
         with pytest.raises(ValueError, match="no such epoch"):
-            ahead.files(home.wanted(0))
+            held(ahead, home.wanted(0))
 
 
 def test_closing_does_not_wait_for_what_is_left(home: Home, cache: Cache) -> None:
@@ -302,7 +329,7 @@ def test_a_real_home_with_small_and_large_objects_and_a_damaged_one(tmp_path: Pa
     fetcher = Fetcher(Objects(store), big)
     wanted = [(digest, ".bin") for digest in reversed(digests)]
     with fetcher.ahead([[each] for each in wanted]) as ahead:
-        assert read([ahead.files([each])[0] for each in wanted]) == [b"", large, *reversed(contents(50))]
+        assert [held(ahead, [each])[0] for each in wanted] == [b"", large, *reversed(contents(50))]
     with pytest.raises(Missing, match="0000"):
         fetcher.files([("0" * 64, "")])
 

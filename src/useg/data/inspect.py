@@ -199,18 +199,19 @@ def _measure_all(
     pieces = _spread(number, PIECES_SAMPLES)
 
     def measure(position: int) -> SampleRecord:
+        sample = samples[position]
         try:
-            here = source.local(samples[position])
+            with source.local(sample) as here:
+                record = measure_sample(
+                    here,
+                    values_kept=kept,
+                    objects_wanted=position in objects,
+                    with_pieces=position in pieces and given is None,
+                    given=given,
+                )
         except DataError as error:
-            return unread(samples[position], problems_of(error, samples[position].key))
-        record = measure_sample(
-            here,
-            values_kept=kept,
-            objects_wanted=position in objects,
-            with_pieces=position in pieces and given is None,
-            given=given,
-        )
-        return record if here is samples[position] else renamed(record, samples[position], here)
+            return unread(sample, problems_of(error, sample.key))
+        return record if here is sample else renamed(record, sample, here)
 
     records: list[SampleRecord] = []
     with source.following(samples), ThreadPoolExecutor(max(1, threads)) as workers:

@@ -57,8 +57,8 @@ class Source(Protocol):
         """Size of a sample over space, without decoding it."""
         ...
 
-    def local(self, sample: Sample) -> Sample:
-        """The sample with refs to files that can be read now, fetched and checked where that is needed."""
+    def local(self, sample: Sample) -> AbstractContextManager[Sample]:
+        """The sample with refs to files that can be read meanwhile, fetched and checked where that is needed."""
         ...
 
     def following(self, order: Iterable[Sample]) -> AbstractContextManager[None]:
@@ -73,9 +73,9 @@ class Plain:
         """Size of a sample over space, from the header of its first image."""
         return read_header(sample.images[0]).space
 
-    def local(self, sample: Sample) -> Sample:
+    def local(self, sample: Sample) -> AbstractContextManager[Sample]:
         """The sample itself."""
-        return sample
+        return nullcontext(sample)
 
     def following(self, order: Iterable[Sample]) -> AbstractContextManager[None]:
         """There is nothing to fetch."""
@@ -221,12 +221,12 @@ class Samples:
 
     def _load(self, index: int) -> Loaded:
         item = self._items[index]
-        sample = self._source.local(item.sample)
-        header = read_header(sample.images[0])
-        image = read_sample_image(sample, self.channels, item.window)
         classes = instances = None
-        if self.mapping is not None:
-            classes, instances = read_annotation(sample, self.mapping, header, item.window)
+        with self._source.local(item.sample) as sample:
+            header = read_header(sample.images[0])
+            image = read_sample_image(sample, self.channels, item.window)
+            if self.mapping is not None:
+                classes, instances = read_annotation(sample, self.mapping, header, item.window)
         spacing = header.spacing
         if item.is_plane:
             image = image[:, 0]

@@ -22,6 +22,7 @@ from useg.errors import DataError, Problem
 if TYPE_CHECKING:
     from useg.data.versions import Dataset
     from useg.home.ahead import Ahead
+    from useg.home.cache import Pin
     from useg.home.fetching import Fetcher, Wanted
 
 ROLES = ("image", "label", "objects", "region")
@@ -101,7 +102,10 @@ class ViewFiles:
         """Size over space: as known, as the version says, else from the header of the first image."""
         shape = None if self._transforms else self._rows[sample.key].shape
         known = self._spaces.get(sample.key) or (tuple(shape[1:]) if shape else None)
-        return known or read_header(self.local(sample).images[0]).space
+        if known:
+            return known
+        with self.local(sample) as here:
+            return read_header(here.images[0]).space
 
     @contextmanager
     def following(self, order: Iterable[Sample]) -> Iterator[None]:
@@ -113,36 +117,36 @@ class ViewFiles:
             finally:
                 self._ahead = before
 
-    def local(self, sample: Sample) -> Sample:
-        """The sample with refs to files of this machine.
+    @contextmanager
+    def local(self, sample: Sample) -> Iterator[Sample]:
+        """The sample with refs to files of this machine, which stay meanwhile.
 
         Raises:
             DataError: a file is gone or not what was added; all such files of the sample are named.
             Missing, DamagedFile: the home does not have it, or not whole.
         """
-        with self._lock:
-            known = self._changed.get(sample.key)
-        if known is not None and all(map(os.path.exists, known[1])):
-            return known[0]
-        paths = self._paths(sample.key)
-
-        def there(ref: str) -> str:
-            path, part = split_ref(ref)
-            return paths[path.as_posix()] + (f"#{part}" if part else "")
-
-        found = replace(
-            sample,
-            images=tuple(map(there, sample.images)),
-            labels=tuple(map(there, sample.labels)),
-            region=None if sample.region is None else there(sample.region),
-        )
         if self._transforms:
-            digests = {paths[path]: ref.digest for path, ref in self._files(sample.key).items()}
-            found = change_files(found, self._transforms, self._fetcher.cache, digests)
+            with self._fetcher.cache.pin() as pin:
+                yield self._transformed(sample, pin)
+        else:
+            with self._held(sample.key) as paths:
+                yield _placed(sample, paths)
+
+    def _transformed(self, sample: Sample, pin: "Pin") -> Sample:
+        """The sample with refs to its changed files, held by a pin; made when they are not here."""
+        while True:
+            with self._lock:
+                known = self._changed.get(sample.key)
+            if known is not None:
+                pin.hold(Path(file).name[:64] for file in known[1])
+                if all(map(os.path.exists, known[1])):
+                    return known[0]
+            with self._held(sample.key) as paths:
+                digests = {paths[path]: ref.digest for path, ref in self._files(sample.key).items()}
+                found = change_files(_placed(sample, paths), self._transforms, self._fetcher.cache, digests)
             files = {str(split_ref(ref)[0]) for ref in (*found.images, *found.labels, *filter(None, [found.region]))}
             with self._lock:
-                self._changed[sample.key] = found, tuple(files)  # files of the cache may go
-        return found
+                self._changed[sample.key] = found, tuple(files)
 
     def check(self, samples: Sequence[Sample]) -> None:
         """See that all files of these samples can be had, before the first is fetched.
@@ -179,16 +183,34 @@ class ViewFiles:
         refs = self._files(key).values()
         return tuple((ref.digest, suffix_of(Path(ref.path))) for ref in refs if ref.path not in self._places)
 
-    def _paths(self, key: str) -> dict[str, str]:
+    @contextmanager
+    def _held(self, key: str) -> Iterator[dict[str, str]]:
+        """Where the files of a sample are, by path, as long as they stay there."""
         files = self._files(key)
         paths = {path: self._places[path] for path in files if path in self._places}
         self._check(key, {paths[path]: files[path].digest for path in paths})
         wanted = self._wanted(key)
-        if wanted:
-            fetched = [path for path in files if path not in paths]
-            found = (self._ahead or self._fetcher).files(wanted)
-            paths |= {path: str(file) for path, file in zip(fetched, found, strict=True)}
-        return paths
+        if not wanted:
+            yield paths
+            return
+        fetched = [path for path in files if path not in paths]
+        with (self._ahead or self._fetcher).holding(wanted) as found:
+            yield paths | {path: str(file) for path, file in zip(fetched, found, strict=True)}
+
+
+def _placed(sample: Sample, paths: Mapping[str, str]) -> Sample:
+    """A sample with refs to files of this machine, given where they are."""
+
+    def there(ref: str) -> str:
+        path, part = split_ref(ref)
+        return paths[path.as_posix()] + (f"#{part}" if part else "")
+
+    return replace(
+        sample,
+        images=tuple(map(there, sample.images)),
+        labels=tuple(map(there, sample.labels)),
+        region=None if sample.region is None else there(sample.region),
+    )
 
 
 class CheckedFiles:
@@ -217,7 +239,7 @@ class CheckedFiles:
         """Size over space, from the header of the first image."""
         return read_header(sample.images[0]).space
 
-    def local(self, sample: Sample) -> Sample:
+    def local(self, sample: Sample) -> AbstractContextManager[Sample]:
         """The sample itself, once its files were compared with their digests.
 
         Raises:
@@ -226,7 +248,7 @@ class CheckedFiles:
         regions = (sample.region,) if sample.region else ()
         paths = {str(split_ref(ref)[0]) for ref in (*sample.images, *sample.labels, *regions)}
         self._check(sample.key, {path: self._digests[path] for path in paths})
-        return sample
+        return nullcontext(sample)
 
     def following(self, order: Iterable[Sample]) -> AbstractContextManager[None]:
         """There is nothing to fetch."""

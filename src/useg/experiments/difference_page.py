@@ -33,7 +33,8 @@ def write_difference_page(path: Path, before: View, after: View, changed: Sequen
     first, second = ({sample.key: sample for sample in view.reading.samples} for view in (before, after))
     for key in changed[:MOST_PICTURES]:
         try:
-            pictures.append(_drawn(before.files.local(first[key]), after.files.local(second[key])))
+            with before.files.local(first[key]) as was, after.files.local(second[key]) as now:
+                pictures.append(_drawn(was, now))
         except (UsegError, ValueError) as error:
             notes.append(f"{key}: {error}")
     left = len(changed) - MOST_PICTURES

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from os.path import exists
 from pathlib import Path
@@ -10,7 +10,7 @@ from threading import Condition, Event, Thread
 from types import TracebackType
 from typing import Self
 
-from useg.errors import UsegError
+from useg.errors import ResourceError, UsegError
 from useg.home.cache import room_of
 from useg.home.fetching import Fetcher, Stopped, Wanted
 
@@ -30,7 +30,7 @@ class _Group:
 
 
 class Ahead:
-    """Groups of files, ready before they are asked for and pinned until some time after.
+    """Groups of files, ready before they are asked for and pinned until they were read.
 
     Groups may be asked for from several threads, in about the order told; what is never asked for is passed over, and
     what was not foreseen is fetched at once. A group that could not be fetched ahead is fetched again when it is asked
@@ -49,9 +49,10 @@ class Ahead:
         self._ready: OrderedDict[int, _Group] = OrderedDict()
         self._places: defaultdict[tuple[Wanted, ...], deque[int]] = defaultdict(deque)
         self._coming: list[tuple[Wanted, ...]] = []
-        self._taken: deque[_Group] = deque(maxlen=_SLACK)  # and a quarter of the cache
+        self._held: list[_Group] = []
         self._room = 0
-        self._asked = 0
+        self._asked = self._waiting = 0
+        self._at_work = False
         self._pinned = 0
         self._broken: Exception | None = None
         self._stop = Event()
@@ -60,8 +61,9 @@ class Ahead:
         self._thread = Thread(target=self._run, name="fetch-ahead", daemon=True)
         self._thread.start()
 
-    def files(self, wanted: Sequence[Wanted]) -> list[Path]:
-        """The files of these objects, in this order; see `Fetcher.files`. They stay for the next 64 groups asked for.
+    @contextmanager
+    def holding(self, wanted: Sequence[Wanted]) -> Iterator[list[Path]]:
+        """The files of these objects, in this order, which stay meanwhile; see `Fetcher.files`.
 
         Raises:
             UsegError: what `Fetcher.files` raises. Whatever `order` raised.
@@ -73,7 +75,22 @@ class Ahead:
             group = self._meet(key)
             self._asked += 1
             self._changed.notify_all()
-        return group.paths if group is not None else self._fetcher.files(key)
+        if group is None:
+            with ExitStack() as stack:
+                try:
+                    paths = stack.enter_context(self._fetcher.holding(key))
+                except ResourceError:  # what lies ready may take the room
+                    with self._standing_back():
+                        paths = stack.enter_context(self._fetcher.holding(key))
+                yield paths
+            return
+        try:
+            yield group.paths
+        finally:
+            with self._changed:
+                self._held = [held for held in self._held if held is not group]
+                if self._waiting:
+                    self._hold_only_what_is_read()
 
     def close(self) -> None:
         """Stop fetching, and let go of what is pinned."""
@@ -94,9 +111,7 @@ class Ahead:
         if key in self._places:
             place = self._places[key][0]
             group = self._drop(place)
-            self._taken.append(group)
-            while len(self._taken) > 1 and sum(g.room for g in self._taken) > self._fetcher.cache.max_bytes // 4:
-                self._taken.popleft()
+            self._held.append(group)
             while self._ready and next(iter(self._ready)) < place - _SLACK:
                 self._drop(next(iter(self._ready)))
             return group
@@ -107,6 +122,25 @@ class Ahead:
             for place in list(self._ready)[:2]:
                 self._drop(place)
         return None
+
+    @contextmanager
+    def _standing_back(self) -> Iterator[None]:
+        """Meanwhile, the room of what nobody has asked for yet is for somebody who waits."""
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: not self._at_work)
+            for place in list(self._ready):
+                self._drop(place)
+            self._hold_only_what_is_read()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting -= 1
+                self._changed.notify_all()
+
+    def _hold_only_what_is_read(self) -> None:
+        self._pin.hold([digest for group in self._held for digest, _ in group.wanted])
 
     def _drop(self, place: int) -> _Group:
         group = self._ready.pop(place)
@@ -128,7 +162,7 @@ class Ahead:
                 except (UsegError, OSError):
                     # whoever asks for one of these gets the error; until somebody asks, trying on would be no use
                     with self._changed:
-                        self._coming = []
+                        self._rest()
                         self._changed.wait_for(lambda: self._stop.is_set() or self._asked > asked)  # noqa: B023
                     continue
                 self._add(place, groups)
@@ -139,11 +173,15 @@ class Ahead:
         except Exception as error:  # raised again by whoever asks next
             with self._changed:
                 self._broken = error
+        finally:
+            with self._changed:
+                self._rest()
 
     def _lot(self, most: int) -> Iterator[_Group]:
         """The next groups, when there is room for them."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stop.is_set() or self._room < self._depth)
+            self._changed.wait_for(lambda: self._stop.is_set() or (self._room < self._depth and not self._waiting))
+            self._at_work = True
             left = min(self._depth - self._room, _LOT_BYTES)
         for wanted in self._order:
             group = self._look(tuple(wanted))
@@ -178,15 +216,14 @@ class Ahead:
     def _hold(self, lot: list[_Group]) -> None:
         with self._changed:
             self._coming = [group.wanted for group in lot]
-            groups = [*self._ready.values(), *self._taken]
-            taken = sum(group.room for group in self._taken)
+            groups = [*self._ready.values(), *self._held]
         coming = [digest for group in lot for digest, _ in group.wanted]
         size = sum(group.room for group in lot)
         self._pinned += size
         # what was passed is let go now and then: each time would be most of the work where all files are here already
         if self._pinned > self._depth + min(self._depth, self._fetcher.cache.max_bytes // 4):
             self._pin.hold([*coming, *(digest for group in groups for digest, _ in group.wanted)])
-            self._pinned = size + self._room + taken
+            self._pinned = size + sum(group.room for group in groups)
         else:
             self._pin.hold_also(coming)
 
@@ -199,4 +236,9 @@ class Ahead:
                 self._ready[place + offset] = group
                 self._places[group.wanted].append(place + offset)
                 self._room += group.room
-            self._coming = []
+            self._rest()
+
+    def _rest(self) -> None:
+        """Under the lock: nothing is being fetched now."""
+        self._coming, self._at_work = [], False
+        self._changed.notify_all()

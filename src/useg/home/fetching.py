@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
@@ -62,6 +63,12 @@ class Fetcher:
                     return [path for each in wanted if (path := found[each]) is not None]
                 if not self._fetch(missing, stop):
                     time.sleep(_WAIT_S)
+
+    @contextmanager
+    def holding(self, wanted: Sequence[Wanted], *, stop: Event | None = None) -> Iterator[list[Path]]:
+        """Meanwhile these files stay; see `files`."""
+        with self.cache.pin({digest for digest, _ in wanted}):
+            yield self.files(wanted, stop=stop)
 
     def ahead(self, order: Iterable[Sequence[Wanted]], *, depth_bytes: int = 512 * 2**20) -> "Ahead":
         """Fetch groups of files ahead, in the order in which they will be asked for; see `Ahead`."""
