@@ -1,5 +1,6 @@
 """Objects cut by a block's edge come out as one; block by block equals all at once for components."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +18,9 @@ def components(outputs: np.ndarray) -> np.ndarray:
     return ndimage.label(outputs[0] > 0.5)[0].astype(np.int32)
 
 
-def by_blocks(outputs, separation, *, block=16, overlap=6, rows=5, agreement=0.0, min_size=0) -> np.ndarray:
+def by_blocks(
+    outputs, separation, *, block=16, overlap=6, rows=5, agreement=0.0, min_size=0, min_score=0.0
+) -> np.ndarray:
     joins = Joins(agreement)
     bands = ((row, outputs[:, row : row + rows]) for row in range(0, outputs.shape[1], rows))
     labelled = label_blocks(bands, outputs.shape[1:], separation, joins, block_px=block, overlap_px=overlap)
@@ -25,7 +28,7 @@ def by_blocks(outputs, separation, *, block=16, overlap=6, rows=5, agreement=0.0
     for first, part in labelled:
         assert first == sum(len(piece) for piece in pieces)
         pieces.append(part)
-    return joins.lookup(min_size)[np.concatenate(pieces)]
+    return joins.lookup(min_size, min_score)[np.concatenate(pieces)]
 
 
 def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
@@ -96,6 +99,21 @@ def test_small_objects_are_judged_by_all_their_pixels():
     assert by_blocks(outputs, components, min_size=33).max() == 0
     assert by_blocks(outputs, components, min_size=4).max() == 2
     assert by_blocks(np.zeros((1, 40, 20), np.float32), components).max() == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(9, 20), st.integers(1, 60), st.floats(0.5, 0.9))
+def test_faint_objects_are_judged_by_all_their_pixels(seed, block, rows, least):
+    foreground = np.random.default_rng(seed).random((50, 40), dtype=np.float32)
+    foreground = (foreground + 4 * ndimage.gaussian_filter(foreground, 4)) / 5
+    outputs = np.stack([1 - foreground, foreground]).astype(np.float32)
+    parameters = SeparationParameters(mask_threshold=0.45, min_size_px=0, min_score=least)
+    at_once = separate(outputs, 2, "none", parameters=parameters)
+    every = replace(parameters, min_score=0.0)
+    found = by_blocks(
+        outputs, lambda part: separate(part, 2, "none", parameters=every), block=block, rows=rows, min_score=least
+    )
+    assert same_partition(found, at_once)
 
 
 def test_ids_are_in_order_of_appearance():

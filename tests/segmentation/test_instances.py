@@ -9,11 +9,13 @@ from scipy import ndimage
 from useg.arrays import IGNORE
 from useg.errors import ConfigError
 from useg.segmentation.instances import (
+    FOREGROUND_STEPS,
     MODES,
     SeparationParameters,
     checked_mode,
     class_probabilities,
     object_distance,
+    object_scores,
     output_channels,
     separate,
     targets,
@@ -169,7 +171,19 @@ def test_parameters_do_what_they_say() -> None:
     assert count(min_size_px=4) == 1
     assert count(erosion_px=1, min_size_px=4) == 2
     assert count(mask_threshold=0.95) == 0
+    assert count(min_score=0.89) == 2
+    assert count(min_score=0.91) == 0
     assert count(erosion_px=1, min_seed_px=100, min_size_px=4) == 1  # no seed is left, so the mask itself is
+
+
+def test_the_score_is_the_mean_over_an_object() -> None:
+    draw = np.random.default_rng(4)
+    instances = draw.integers(0, 7, (30, 20), dtype=np.int32)
+    instances[instances == 5] = 0
+    background = draw.random((30, 20), dtype=np.float32)
+    scores = object_scores(instances, background)
+    naive = [(1 - background[instances == number]).mean() if number in (1, 2, 3, 4, 6) else 0.0 for number in range(7)]
+    assert scores == pytest.approx(naive, abs=1 / FOREGROUND_STEPS)
 
 
 def test_every_part_of_the_mask_is_some_object() -> None:
@@ -197,6 +211,8 @@ def test_wrong_input_is_refused() -> None:
         checked_mode("watershed")
     with pytest.raises(ConfigError, match=r"mask_threshold must lie in 0..1, got 1.5"):
         SeparationParameters(mask_threshold=1.5)
+    with pytest.raises(ConfigError, match=r"min_score must lie in 0..1, got -0.1"):
+        SeparationParameters(min_score=-0.1)
     with pytest.raises(ConfigError, match=r"min_size_px must be 0 or more, got -1"):
         SeparationParameters(min_size_px=-1)
     assert SeparationParameters(**ANY_SIZE.to_json()) == ANY_SIZE

@@ -174,7 +174,8 @@ def test_leaving_out_small_predictions_equals_removing_them(size: int) -> None:
     found = perturbed(truth, 3)
     sizes = np.bincount(found.reshape(-1))
     removed = np.where(sizes[found] >= size, found, 0).astype(np.int32)
-    assert count_objects(overlaps(truth, found).without_small(size)) == count_objects(overlaps(truth, removed))
+    table = overlaps(truth, found)
+    assert count_objects(table.only(table.predicted_sizes >= size)) == count_objects(overlaps(truth, removed))
 
 
 def test_huge_ids_and_many_objects_need_no_dense_table() -> None:

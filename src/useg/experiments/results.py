@@ -63,10 +63,15 @@ class Decision:
         """Whether objects are components of the mask, so that a block sees of them what the whole image does."""
         return self.cells is None and self.mode in ("none", "weights") and self.separation.erosion_px == 0
 
+    @property
+    def min_score(self) -> float:
+        """The least score of an object; cells between membranes have none."""
+        return 0.0 if self.cells is not None else self.separation.min_score
+
     def objects(self, outputs: np.ndarray) -> Instances:
         """Separate objects of any size from activated outputs; membranes are 0."""
         if self.cells is None:
-            every = replace(self.separation, min_size_px=0)
+            every = replace(self.separation, min_size_px=0, min_score=0.0)
             return separate(outputs, self.num_classes, self.mode, parameters=every)
         regions = cell_regions(outputs[1], self.cells)
         inside = class_map(outputs, self.threshold) == self.cells.cell_class
@@ -222,7 +227,7 @@ class Results:
                 _append(waiting, rows, folder)
             for _ in bands:  # to its end, where it lets go of what it holds
                 pass
-            lookup = joins.lookup(self._decision.separation.min_size_px)
+            lookup = joins.lookup(self._decision.separation.min_size_px, self._decision.min_score)
             lookup = np.where(lookup > 0, lookup + np.int32(self._objects), 0).astype(np.int32)
             waiting.seek(0)
             width = prod(space[1:])

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Int, Integer
+from jaxtyping import Float, Int, Integer
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from useg.arrays import Instances
 from useg.errors import ConfigError
+from useg.segmentation.instances import FOREGROUND_STEPS, summed_foreground
 from useg.segmentation.tiling import Band
 
 __all__ = ["Joins", "block_cuts", "label_blocks"]
@@ -28,7 +29,7 @@ class Joins:
         self._agreement = agreement
         self._issued = 0
         self._pairs: list[np.ndarray] = []
-        self._sizes: list[tuple[int, np.ndarray]] = []
+        self._sizes: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     def number(self, labels: Instances) -> Instances:
         """The block's own ids 1..n as provisional ids that no other block has."""
@@ -48,15 +49,16 @@ class Joins:
         smaller = np.minimum(_sizes_of(one, pairs[0]), _sizes_of(other, pairs[1]))
         self._pairs.append(pairs[:, shared > self._agreement * smaller])
 
-    def count(self, labels: Instances) -> None:
-        """Adds finished pixels to the objects' sizes."""
+    def count(self, labels: Instances, background: Float[np.ndarray, "*space"]) -> None:
+        """Adds finished pixels to the objects' sizes and scores."""
         present = labels[labels > 0]
         if present.size:
             first = int(present.min())
-            self._sizes.append((first, np.bincount(present - first)))
+            ids = present - first
+            self._sizes.append((first, np.bincount(ids), summed_foreground(ids, background[labels > 0])))
 
-    def lookup(self, min_size_px: int) -> Int[np.ndarray, " ids"]:
-        """Final id of each provisional id: 1..n in the order of appearance, 0 for too small objects."""
+    def lookup(self, min_size_px: int, min_score: float = 0.0) -> Int[np.ndarray, " ids"]:
+        """Final id of each provisional id: 1..n in the order of appearance, 0 for too small and too faint objects."""
         nodes = self._issued + 1
         pairs = np.concatenate(self._pairs, axis=1) if self._pairs else np.zeros((2, 0), np.int64)
         links = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), shape=(nodes, nodes))
@@ -64,9 +66,11 @@ class Joins:
         _, component = connected_components(links, directed=False)
         del links, pairs
         sizes = np.zeros(int(component.max()) + 1, np.int64)
-        for first, counts in self._sizes:
+        sums = np.zeros(sizes.size, np.float64)
+        for first, counts, foreground in self._sizes:
             np.add.at(sizes, component[first : first + counts.size], counts)
-        kept = sizes >= max(min_size_px, 1)
+            np.add.at(sums, component[first : first + counts.size], foreground)
+        kept = (sizes >= max(min_size_px, 1)) & (sums >= min_score * FOREGROUND_STEPS * sizes)
         kept[component[0]] = False
         final = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
         result: np.ndarray = final[component]
@@ -108,7 +112,8 @@ def label_blocks(
     half around the seam decides which of their objects are one; each gives the pixels on its side of it.
 
     Args:
-        bands: activated outputs, bands along the first axis in order, as `predict_tiled` yields them.
+        bands: activated outputs, the background first, bands along the first axis in order, as `predict_tiled`
+            yields them.
         space: pixels of the image along each axis.
         separate: outputs of a block (outputs, *block) to instances 1..n, 0 background.
         joins: collects ids, sizes and pairs; use a new one for each image.
@@ -132,7 +137,7 @@ def label_blocks(
             _compare(joins, previous[1], labels, previous[0], start, axis=0)
         previous = (start, labels)
         rows = labels[first - start : last - start]
-        joins.count(rows)
+        joins.count(rows, slab[0, first - start : last - start])
         yield first, rows
 
 

@@ -16,6 +16,9 @@ Mode = Literal["none", "border", "weights", "distance"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 """How objects are kept apart: not at all, by a border class, by border weights, by a distance channel."""
 
+FOREGROUND_STEPS = 4096
+"""Probabilities are summed in whole numbers of these."""
+
 Outputs = Float[np.ndarray, "outputs *space"]
 
 
@@ -34,6 +37,8 @@ class SeparationParameters:
             edge.
         min_seed_px: seeds with fewer pixels are noise.
         min_size_px: objects with fewer pixels are left out.
+        min_score: objects whose pixels are foreground with a lower probability than this on average are left
+            out, 0..1.
     """
 
     mask_threshold: float = 0.5
@@ -42,9 +47,10 @@ class SeparationParameters:
     erosion_px: int = 0
     min_seed_px: int = 3
     min_size_px: int = 4
+    min_score: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("mask_threshold", "seed_threshold", "merge_threshold"):
+        for name in ("mask_threshold", "seed_threshold", "merge_threshold", "min_score"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         for name in ("erosion_px", "min_seed_px", "min_size_px"):
@@ -197,8 +203,8 @@ def separate(
     Seeds are grown by a watershed inside the foreground mask; a part of the mask without a seed is an object
     of its own. Seeds are, by mode: components of the inside probability (`border`), components of the
     distance channel (`distance`), components of the mask, eroded if asked (`weights`, `none`). Then objects
-    with a weak line between them are joined (`border`, `distance`). With several foreground classes an object
-    lies within one of them. The same input always gives the same output.
+    with a weak line between them are joined (`border`, `distance`), and faint and small ones left out. With
+    several foreground classes an object lies within one of them. The same input always gives the same output.
 
     Args:
         outputs: softmax channels of the classes; plus, last, the border class's softmax or the distance's
@@ -213,7 +219,32 @@ def separate(
     cut, line = flooded(outputs, num_classes, mode, parameters)
     if mode in ("border", "distance") and parameters.merge_threshold > 0:
         cut = Agglomeration(cut, line).below(parameters.merge_threshold)
+    if parameters.min_score > 0:
+        faint = object_scores(cut, outputs[0]) < parameters.min_score
+        cut = np.where(faint[cut], np.int32(0), cut)
     return without_small(cut, parameters.min_size_px)
+
+
+def object_scores(instances: Instances, background: Float[np.ndarray, "*space"]) -> Float[np.ndarray, " ids"]:
+    """How sure the foreground of each object is: the mean of 1 - background over its pixels, 0..1.
+
+    Args:
+        instances: ids, 0 where there is none.
+        background: probability of the background class, of the same shape.
+
+    Returns:
+        By id, from 0; 0 for ids that do not occur and for id 0.
+    """
+    sizes = np.bincount(instances.reshape(-1))
+    scores = summed_foreground(instances, background) / (FOREGROUND_STEPS * np.maximum(sizes, 1))
+    scores[0] = 0.0
+    return np.asarray(scores)
+
+
+def summed_foreground(ids: Instances, background: Float[np.ndarray, "*space"]) -> np.ndarray:
+    """The sum over each id's pixels of 1 - background, in whole steps, so that parts add up to the whole exactly."""
+    steps = np.rint((1.0 - background.reshape(-1)) * FOREGROUND_STEPS)
+    return np.bincount(ids.reshape(-1), weights=steps)
 
 
 def without_small(instances: Instances, min_size_px: int) -> Instances:

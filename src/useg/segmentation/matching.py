@@ -37,9 +37,8 @@ class Overlaps:
         union = self.truth_sizes[self.truth] + self.predicted_sizes[self.predicted] - self.shared
         return np.asarray(self.shared / union)
 
-    def without_small(self, min_size_px: int) -> "Overlaps":
-        """Return the table as if predicted objects with fewer pixels had not been there."""
-        kept = self.predicted_sizes >= min_size_px
+    def only(self, kept: Bool[np.ndarray, " predictions"]) -> "Overlaps":
+        """Return the table as if no other predicted objects than these had been there."""
         number = np.cumsum(kept) - 1
         pairs = kept[self.predicted]
         return Overlaps(

@@ -11,7 +11,7 @@ from useg.arrays import Instances, Labels
 from useg.errors import ConfigError
 from useg.segmentation.agglomeration import Agglomeration
 from useg.segmentation.flooding import components
-from useg.segmentation.instances import Mode, SeparationParameters, checked_mode, flooded
+from useg.segmentation.instances import Mode, SeparationParameters, checked_mode, flooded, object_scores
 from useg.segmentation.matching import count_objects, mean_average_precision, overlaps, sum_counts
 from useg.segmentation.membranes import CellParameters, count_regions, thin
 from useg.segmentation.metrics import dice, ratio
@@ -22,6 +22,7 @@ Probability = Float[np.ndarray, "*space"]
 MASK_THRESHOLDS = (0.4, 0.5, 0.6)
 SEED_THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97)
 MERGE_THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5)
+MIN_SCORES = (0.0, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
 EROSIONS_PX = (0, 1, 2, 3)
 CELL_SEEDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 CELL_MERGES = (0.0, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
@@ -52,7 +53,7 @@ def tune_separation(
     """Choose the parameters of `separate` by the mean over images of AP at 0.5..0.95.
 
     A full grid: mask threshold times seed and merge threshold (modes `border` and `distance`) or erosion
-    (`weights`, `none`) times minimum size. Merge thresholds and minimum sizes share one watershed. Sizes tried
+    (`weights`, `none`) times minimum size times score. What follows the watershed shares it. Sizes tried
     are the one of `start`, 1, and a quarter and a half of the size that 5 % of the true objects fall below.
     Every image counts the same, so that one picture with a thousand objects does not decide for all. Of what
     is as good as the best within one standard error, the parameters nearest to `start` are taken.
@@ -79,11 +80,12 @@ def tune_separation(
     small = float(np.quantile(sizes, 0.05))
     start = start or SeparationParameters(min_size_px=max(int(small / 2), 1))
     minimum_sizes = sorted({start.min_size_px, 1, max(int(small / 4), 1), max(int(small / 2), 1)})
+    filters = [(size, score) for size in minimum_sizes for score in sorted({*MIN_SCORES, start.min_score})]
     rows: list[SeparationParameters] = []
     columns: list[list[float]] = []
     for family in _grid(checked_mode(mode), start):
-        each = [_scores(outputs, truth, num_classes, mode, family, minimum_sizes) for outputs, truth in chosen]
-        rows += [replace(member, min_size_px=size) for member in family for size in minimum_sizes]
+        each = [_scores(outputs, truth, num_classes, mode, family, filters) for outputs, truth in chosen]
+        rows += [replace(member, min_size_px=size, min_score=score) for member in family for size, score in filters]
         columns += [list(column) for column in zip(*each, strict=True)]
     scores = np.asarray(columns).T
     best = _as_good_as_the_best(scores, [_apart(row, start) for row in rows])
@@ -98,17 +100,23 @@ def _scores(
     num_classes: int,
     mode: Mode,
     family: Sequence[SeparationParameters],
-    minimum_sizes: Sequence[int],
+    filters: Sequence[tuple[int, float]],
 ) -> list[float]:
-    """Mean AP of one image for parameters that differ in the merge threshold, rising, times minimum sizes."""
+    """Mean AP of one image for parameters that differ in the merge threshold, rising, times minimum size and score."""
     cut, line = flooded(outputs, num_classes, mode, family[0])
     joined = Agglomeration(cut, line)
     found = []
     for parameters in family:
-        table = overlaps(truth, joined.below(parameters.merge_threshold))
-        for size in minimum_sizes:
-            score = mean_average_precision(sum_counts([count_objects(table.without_small(size))]))
-            found.append(np.nan if score is None else score)
+        objects = joined.below(parameters.merge_threshold)
+        table = overlaps(truth, objects)
+        sure = object_scores(objects, outputs[0])[np.unique(objects[objects > 0])]
+        known: dict[bytes, float] = {}
+        for size, least in filters:
+            kept = (table.predicted_sizes >= size) & (sure >= least)
+            if kept.tobytes() not in known:
+                score = mean_average_precision(sum_counts([count_objects(table.only(kept))]))
+                known[kept.tobytes()] = np.nan if score is None else score
+            found.append(known[kept.tobytes()])
     return found
 
 
@@ -156,6 +164,7 @@ def _apart(one: SeparationParameters, other: SeparationParameters) -> float:
         abs(one.mask_threshold - other.mask_threshold)
         + abs(one.seed_threshold - other.seed_threshold)
         + abs(one.merge_threshold - other.merge_threshold)
+        + abs(one.min_score - other.min_score)
         + abs(one.erosion_px - other.erosion_px)
         + abs(one.min_size_px - other.min_size_px) / 100
     )
