@@ -70,17 +70,20 @@ def gc(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Condemn what nothing leads to, and delete what was condemned long enough ago."""
+    """Delete runs that were removed long enough ago, and what nothing leads to any more."""
     from useg.home.collect import collect
     from useg.home.opening import open_home
+    from useg.runs.removing import delete_removed
 
     store, objects = open_home(home)
+    runs = delete_removed(store, grace_s=3600 * grace_hours)
     done = collect(store, objects, grace_s=3600 * grace_hours)
     text = (
         f"{store.url}: {done.condemned} packs condemned, {done.deleted} deleted, {done.rescued} rescued, "
-        f"{size(done.bytes)} freed"
+        f"{size(done.bytes)} freed; {len(runs.runs)} removed runs deleted, {size(runs.bytes)} freed"
     )
-    found = {"condemned": done.condemned, "deleted": done.deleted, "rescued": done.rescued, "bytes": done.bytes}
+    packs = {"condemned": done.condemned, "deleted": done.deleted, "rescued": done.rescued, "bytes": done.bytes}
+    found = packs | {"runs": list(runs.runs), "runs_bytes": runs.bytes}
     emit(found, json=json, text=text)
 
 
