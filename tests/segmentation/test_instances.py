@@ -176,6 +176,21 @@ def test_parameters_do_what_they_say() -> None:
     assert count(erosion_px=1, min_seed_px=100, min_size_px=4) == 1  # no seed is left, so the mask itself is
 
 
+def test_smoothing_closes_a_cut_of_one_uncertain_pixel_row() -> None:
+    outputs = np.zeros((3, 20, 20), dtype=np.float32)
+    outputs[1, 4:16, 4:16] = 0.98
+    outputs[1, 10, 4:16] = 0.7  # a row that is not sure
+    outputs[2] = np.where(outputs[1] == np.float32(0.7), 0.3, 0)
+    outputs[0] = 1 - outputs[1] - outputs[2]
+
+    def count(smoothing: float) -> int:
+        parameters = replace(ANY_SIZE, seed_threshold=0.8, merge_threshold=0.0, smoothing_px=smoothing)
+        return int(separate(outputs, 2, "border", parameters=parameters).max())
+
+    assert count(0.0) == 2
+    assert count(1.0) == 1
+
+
 def test_the_score_is_the_mean_over_an_object() -> None:
     draw = np.random.default_rng(4)
     instances = draw.integers(0, 7, (30, 20), dtype=np.int32)

@@ -31,6 +31,8 @@ class SeparationParameters:
             this, 0..1.
         seed_threshold: a pixel belongs to an object's seed where the inside probability (mode `border`) or
             the distance channel (mode `distance`) is at least this, 0..1; not used by the other modes.
+        smoothing_px: same modes: that channel is smoothed before by a Gaussian of this standard deviation, so that
+            a few uncertain pixels do not cut an object.
         merge_threshold: same modes: touching objects are joined where the line between them is weaker than
             this on average (1 - inside probability or distance channel), 0..1; 0 joins none.
         erosion_px: modes `none` and `weights`: seeds are what is left of the mask this far (pixels) from its
@@ -48,12 +50,13 @@ class SeparationParameters:
     min_seed_px: int = 3
     min_size_px: int = 4
     min_score: float = 0.0
+    smoothing_px: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("mask_threshold", "seed_threshold", "merge_threshold", "min_score"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in 0..1, got {getattr(self, name)}")
-        for name in ("erosion_px", "min_seed_px", "min_size_px"):
+        for name in ("erosion_px", "min_seed_px", "min_size_px", "smoothing_px"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
@@ -269,6 +272,8 @@ def flooded(
         strength = outputs[num_classes]
     else:
         strength = None
+    if strength is not None and parameters.smoothing_px > 0:
+        strength = ndimage.gaussian_filter(strength, parameters.smoothing_px)
     line = outputs[0] if strength is None else 1 - strength
     if num_classes == 2:
         return _grown(mask, strength, parameters), line

@@ -19,8 +19,10 @@ from useg.segmentation.metrics import dice, ratio
 ThresholdMetric = Literal["pixel_error", "dice"]
 Probability = Float[np.ndarray, "*space"]
 
+USUAL = SeparationParameters(smoothing_px=1.0)
 MASK_THRESHOLDS = (0.4, 0.5, 0.6)
 SEED_THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97)
+SMOOTHINGS_PX = (0.0, 1.0)
 MERGE_THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5)
 MIN_SCORES = (0.0, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
 EROSIONS_PX = (0, 1, 2, 3)
@@ -52,7 +54,7 @@ def tune_separation(
 ) -> tuple[SeparationParameters, list[dict[str, Any]]]:
     """Choose the parameters of `separate` by the mean over images of AP at 0.5..0.95.
 
-    A full grid: mask threshold times seed and merge threshold (modes `border` and `distance`) or erosion
+    A full grid: mask threshold times smoothing, seed and merge threshold (modes `border` and `distance`) or erosion
     (`weights`, `none`) times minimum size times score. What follows the watershed shares it. Sizes tried
     are the one of `start`, 1, and a quarter and a half of the size that 5 % of the true objects fall below.
     Every image counts the same, so that one picture with a thousand objects does not decide for all. Of what
@@ -65,7 +67,7 @@ def tune_separation(
         start: kept where nothing is tuned, and the answer when no sample has an object; by default the usual
             parameters with half of the size that 5 % of the true objects fall below as the minimum.
         max_pixels: cost bound: evenly spaced samples are used until this many pixels (always one at least);
-            about 5 seconds a million pixels.
+            about 8 seconds a million pixels.
 
     Returns:
         The parameters, and a table with a row for each combination: its parameters and `ap_mean`.
@@ -76,9 +78,9 @@ def tune_separation(
     chosen = bounded(samples, [truth.size for _, truth in samples], max_pixels)
     sizes = np.concatenate([_sizes(truth) for _, truth in chosen]) if chosen else np.zeros(0, dtype=np.int64)
     if not sizes.size:
-        return start or SeparationParameters(), []
+        return start or USUAL, []
     small = float(np.quantile(sizes, 0.05))
-    start = start or SeparationParameters(min_size_px=max(int(small / 2), 1))
+    start = start or replace(USUAL, min_size_px=max(int(small / 2), 1))
     minimum_sizes = sorted({start.min_size_px, 1, max(int(small / 4), 1), max(int(small / 2), 1)})
     filters = [(size, score) for size in minimum_sizes for score in sorted({*MIN_SCORES, start.min_score})]
     rows: list[SeparationParameters] = []
@@ -150,9 +152,13 @@ def _grid(mode: Mode, start: SeparationParameters) -> list[list[SeparationParame
     if mode in ("border", "distance"):
         seeds = sorted({*SEED_THRESHOLDS, start.seed_threshold})
         merges = sorted({*MERGE_THRESHOLDS, start.merge_threshold})
+        smoothings = sorted({*SMOOTHINGS_PX, start.smoothing_px})
+        bases = [
+            replace(start, mask_threshold=mask, smoothing_px=smoothing) for mask in masks for smoothing in smoothings
+        ]
         return [
-            [replace(start, mask_threshold=mask, seed_threshold=seed, merge_threshold=merge) for merge in merges]
-            for mask in masks
+            [replace(base, seed_threshold=seed, merge_threshold=merge) for merge in merges]
+            for base in bases
             for seed in seeds
         ]
     erosions = sorted({*EROSIONS_PX, start.erosion_px})
@@ -165,6 +171,7 @@ def _apart(one: SeparationParameters, other: SeparationParameters) -> float:
         + abs(one.seed_threshold - other.seed_threshold)
         + abs(one.merge_threshold - other.merge_threshold)
         + abs(one.min_score - other.min_score)
+        + abs(one.smoothing_px - other.smoothing_px) / 10
         + abs(one.erosion_px - other.erosion_px)
         + abs(one.min_size_px - other.min_size_px) / 100
     )
@@ -229,7 +236,7 @@ def tune_cells(
         cell_class: which class is the inside of cells (the other is the membrane), 0 or 1.
         start: kept where nothing can be tuned.
         max_pixels: cost bound: evenly spaced images are used until this many pixels (always one at least);
-            about 5 seconds a million pixels.
+            about 8 seconds a million pixels.
 
     Returns:
         The parameters, and the mean V_rand there on the images tuned on; None when no image has a cell.

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from useg.errors import ConfigError
 from useg.home.folder import write_atomically
 from useg.segmentation.augment import AugmentSettings
-from useg.segmentation.instances import SeparationParameters, output_channels
+from useg.segmentation.instances import output_channels
 from useg.segmentation.normalise import ChannelNorm, input_channels
 
 FORMAT = 1
@@ -112,11 +112,6 @@ class Plan(BaseModel):
     def depth(self) -> int:
         """How many times the resolution is reduced."""
         return len(self.strides)
-
-    @property
-    def separation(self) -> SeparationParameters:
-        """Where tuning of the separation starts."""
-        return SeparationParameters()
 
     def network_arguments(self) -> dict[str, Any]:
         """Arguments of `UNet` for this plan."""
