@@ -5,6 +5,8 @@
     add     20,000 files of 60 KB: first add against copying and hashing them; the same again, nothing changed
     warm    an epoch of 4,000 files from the cache against the same files in a folder
     first   10,000 samples in a bucket on loopback: from opening the home to the first batch, nothing kept before
+    view    the same bucket, added with its statistics: from the question what a view holds to the first batch of it;
+            of the whole version, of a new view, and of a new view whose samples are all read before
 
 DVC is installed into an environment of its own, out/bench/dvc-env; where that fails its figures are left out.
 """
@@ -34,13 +36,14 @@ from useg.data.images import read_image
 from useg.data.manifest import Manifest
 from useg.data.query import query
 from useg.data.sharing import send
+from useg.data.stocktaking import take_stock
 from useg.data.versions import Dataset, Version
 from useg.home.cache import Cache
 from useg.home.fetching import Fetcher
 from useg.home.objects import Objects
 from useg.home.store import Entry, Store, open_store
 
-ROWS = {f"data {name}": [name] for name in ("tweak", "rename", "add", "warm", "first")}
+ROWS = {f"data {name}": [name] for name in ("tweak", "rename", "add", "warm", "first", "view")}
 OUT = Path("out/bench")
 BATCH = 8
 
@@ -376,6 +379,67 @@ def first() -> dict[str, Any]:
     return {**medians, "add_to_bucket_s": round(pushed, 1), "all_first_batch_s": [round(each[0], 3) for each in runs]}
 
 
+VIEW = """
+import sys, time
+import random
+from pathlib import Path
+from useg.data.samples import Samples
+from useg.data.versions import Dataset
+from useg.data.views import open_view
+from useg.experiments import examining
+from useg.home.cache import Cache
+from useg.home.fetching import Fetcher
+from useg.home.objects import Objects
+from useg.home.store import open_store
+sys.path.insert(0, "bench")
+from data_versions import BATCH
+_, home, machine, where, most = sys.argv
+examining.SPREAD = int(most)
+store = open_store(home)
+objects = Objects(store, index_cache=Path(machine) / "index")
+cache = Cache(Path(machine) / "cache", max_bytes=10**11)
+view = open_view(Dataset.open(store, objects, "data", cache), "", where or None, Fetcher(objects, cache))
+begin = time.time()
+found = examining.examined(view, None, None).found
+known, fetched = time.time(), len(list(cache.folder.glob("??/*")))
+samples = Samples(found.reading.samples, found.mapping, found.fingerprint.channels, source=view.files)
+order = random.Random(5).sample(range(len(samples)), BATCH)
+with samples.following(order):
+    for index in order:
+        samples[index]
+print(time.time() - begin, known - begin, fetched)
+"""
+
+
+def view() -> dict[str, Any]:
+    """From the question what a view holds to a batch in memory."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "home"))
+    from s3_server import shared_server
+
+    found: dict[str, Any] = {}
+    with scratch() as folder, shared_server(folder / "server") as server:
+        data = folder / "data"
+        make_pairs(data, 10_000, 346)
+        os.environ |= server.environment
+        home = f"s3://{server.bucket}/bench"
+        found["add_s"] = timed(lambda: add_folder(home, data))
+        store = open_store(home)
+        dataset = Dataset.open(store, Objects(store), "data")
+        found["statistics_and_inspection_s"] = timed(lambda: take_stock(dataset, dataset.resolve(""), data))
+        rows = {"whole version": [(None, 256)] * 3, "new view": [(number, 256) for number in range(3)]}
+        for label, kinds in {**rows, "new view, all read before": [(3, 10**9)]}.items():
+            runs = []
+            for left_out, most in kinds:
+                where = "" if left_out is None else f"key != '{left_out:05}'"
+                command = [sys.executable, "-c", VIEW, home, str(folder / label / str(left_out)), where, str(most)]
+                runs.append([float(word) for word in run(command).split()])
+                shutil.rmtree(folder / label)
+            names = ("first_batch_s", "of_it_inspection_s", "files_fetched_before")
+            for name, values in zip(names, zip(*runs, strict=True), strict=True):
+                found[f"{label}: {name}"] = round(statistics.median(values), 3)
+    return found
+
+
 def dvc_program() -> Path | None:
     """DVC in its own environment, made on first use."""
     program = OUT.absolute() / "dvc-env" / "bin" / "dvc"
@@ -467,7 +531,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", choices=[words[0] for words in ROWS.values()])
     row = parser.parse_args().row
-    measure = {"tweak": tweak, "rename": rename, "add": add_many, "warm": warm, "first": first}[row]
+    measure = {"tweak": tweak, "rename": rename, "add": add_many, "warm": warm, "first": first, "view": view}[row]
     print(json.dumps(measure()))
 
 

@@ -17,6 +17,8 @@ class Recorded(Callback):
 
     def __init__(self, config: Mapping[str, Any] | None = None, name: str | None = None) -> None:
         self._config, self._name = config, name
+        self._trained: dict[str, Any] = {}
+        self._validated: set[str] = set()
         self.run: runs.ActiveRun | None = None
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -25,14 +27,19 @@ class Recorded(Callback):
             self.run = runs.start(config=self._config or dict(module.hparams), name=self._name)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *rest: Any) -> None:
-        """What was logged in this step."""
+        """What was logged in this step; Lightning still holds there what the last validation gave."""
         if self.run is not None:
-            self.run.log(trainer.global_step, dict(trainer.logged_metrics))
+            there = trainer.logged_metrics.items()
+            self._trained = {name: value for name, value in there if name not in self._validated}
+            self.run.log(trainer.global_step, self._trained)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """What validation gave."""
+        """What validation gave, without what the last step did."""
         if self.run is not None and not trainer.sanity_checking:
-            self.run.log(trainer.global_step, dict(trainer.callback_metrics))
+            there = trainer.callback_metrics.items()
+            values = {name: value for name, value in there if name not in self._trained}
+            self._validated |= values.keys()
+            self.run.log(trainer.global_step, values)
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         """End the run with its last scores."""

@@ -76,24 +76,39 @@ def test_ctrl_c_is_status_130(command, capsys):
     assert capsys.readouterr().err == "error: interrupted\n"
 
 
-def test_sigterm_leaves_nothing_half_written(command, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_being_ended_leaves_nothing_half_written(number, command, tmp_path, capsys):
     def function() -> None:
         """Wait with a file that is not complete."""
         part = tmp_path / ".a.part"
         part.touch()
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             time.sleep(10)
         finally:
             part.unlink()
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(number, signal.SIG_DFL)
     try:
         command(function)
-        assert call("try") == 128 + signal.SIGTERM
+        assert call("try") == 128 + number
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == f"error: ended by {number.name}\n"
+
+
+def test_what_nohup_ignores_stays_ignored(command):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        command(lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert call("try") == 0
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_a_full_disk_is_not_our_fault(command, capsys):

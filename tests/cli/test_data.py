@@ -261,6 +261,30 @@ def test_what_cannot_be_done_is_said(data: Path, tmp_path: Path, told: Any, caps
         assert said in capsys.readouterr().err
 
 
+def test_what_was_interrupted_is_measured_the_next_time(
+    data: Path, tmp_path: Path, told: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = ["--home", tmp_path / "home"]
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("useg.data.stocktaking.count", interrupt)
+        assert call("data", "add", data, "--name", "cells", *home) == 130
+    assert "is there, but not measured" in capsys.readouterr().err
+    assert told("data", "show", "cells", *home)["samples"] == 12
+    assert told("data", "add", data, "--name", "cells", *home)["changed"] is False
+    assert len(told("data", "query", "cells", "height = 32", *home)["keys"]) == 12
+
+
+def test_what_keeps_from_training_is_said_when_it_is_added(data: Path, tmp_path: Path, told: Any) -> None:
+    save(data / "masks" / "3.png", np.zeros((5, 5)))
+    added = told("data", "add", data, "--name", "cells", "--home", tmp_path / "home")
+    assert added["samples"] == 12
+    assert "masks/3.png: the label map is 5 x 5, its image 32 x 32" in told.err
+
+
 def test_a_field_may_have_any_name(data: Path, tmp_path: Path, told: Any) -> None:
     rows = [f"images/{n}.png,masks/{n}.png,{50 + n},{n}" for n in range(12)]
     (data / "pairs.csv").write_text("\n".join(["image,label,weight,dtype", *rows]))

@@ -113,7 +113,28 @@ def test_jpeg_is_lossy_and_cmyk_becomes_rgb(tmp_path: Path) -> None:
         check(ref, channels_first(expected), "grey" if mode == "L" else "rgb", "jpeg")
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("pixels", [RGB, RGBA])
+def test_webp_without_loss_is_exact_and_with_loss_is_said(tmp_path: Path, pixels: np.ndarray) -> None:
+    colour = "rgba" if pixels.shape[-1] == 4 else "rgb"
+    exact = save(tmp_path / "a.webp", Image.fromarray(pixels), lossless=True, exact=True)
+    check(exact, channels_first(pixels), colour, "webp")
+    assert not read_header(exact).lossy
+    near = save(tmp_path / "b.webp", Image.fromarray(pixels), quality=90)
+    assert read_header(near).lossy
+    assert read_header(near).shape == read_header(exact).shape
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_frames_of_a_webp_are_a_stack(tmp_path: Path, *, lossless: bool) -> None:
+    frames = [Image.fromarray(np.roll(RGB, shift, 0)) for shift in range(3)]
+    ref = save(tmp_path / "a.webp", frames[0], save_all=True, append_images=frames[1:], lossless=lossless)
+    header = read_header(ref)
+    assert (header.shape, header.lossy) == ((3, 3, *GREY.shape), not lossless)
+    if lossless:
+        np.testing.assert_array_equal(read_image(ref)[:, 2], channels_first(np.roll(RGB, 2, 0)))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_orientation_tag_is_applied(tmp_path: Path, suffix: str, orientation: int) -> None:
     tags = Image.Exif()

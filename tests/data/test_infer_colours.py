@@ -120,5 +120,7 @@ def test_alpha_that_says_nothing_is_dropped_and_alpha_that_varies_counts():
     mapping = infer_mapping([census(with_alpha)]).mapping
     assert len(mapping.classes[0].colours[0]) == 4
     np.testing.assert_array_equal(mapping.decode(mapping.encode(with_alpha)[0]), with_alpha)
-    with pytest.raises(DataError, match=r"others have no alpha[\s\S]*plain\.png"):
-        infer_mapping([census(with_alpha), census(raw, "plain.png")])
+    with pytest.raises(DataError, match=r"1 have no alpha\n  - plain\.png: no alpha channel"):
+        infer_mapping([census(with_alpha), census(with_alpha, "b.png"), census(raw, "plain.png")])
+    with pytest.raises(DataError, match=r"2 have no alpha\n  - odd\.png: an alpha channel that varies[^\n]*$"):
+        infer_mapping([census(with_alpha, "odd.png"), census(raw, "a.png"), census(raw, "b.png")])

@@ -517,3 +517,18 @@ def test_channels_of_one_image_never_come_from_two_splits(tmp_path):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(path)
     used = [ref for sample in read_layout(tmp_path).samples for ref in (*sample.images, *sample.labels)]
     assert len(used) == len(set(used))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_masks_drawn_with_a_soft_brush_are_told_by_their_pixels(tmp_path: Path, suffix: str) -> None:
+    """Photographs at the top, drawings with smooth edges in a folder whose name is in another language."""
+    rows, columns = np.indices((400, 300))
+    for n in range(4):
+        texture = np.random.default_rng(n).integers(0, 60, (400, 300, 3)) + (rows // 4 + columns // 4)[..., None]
+        save(tmp_path / f"IMG_{n}1.{suffix}", texture.astype(np.uint8))
+        inside = np.clip(80 - np.hypot(rows - 150 - 9 * n, columns - 140), 0, 2)[..., None] / 2
+        drawing = inside * np.array([237, 28, 36]) + (1 - inside) * 255
+        save(tmp_path / "Zeichnungen" / f"IMG_{n}1 Kopie.png", drawing.astype(np.uint8))
+    reading = read_layout(tmp_path)
+    assert [len(sample.labels) for sample in reading.samples] == [1, 1, 1, 1]
+    assert all("Zeichnungen" in sample.labels[0] for sample in reading.samples)

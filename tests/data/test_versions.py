@@ -1,3 +1,4 @@
+import re
 import threading
 
 import pytest
@@ -75,6 +76,13 @@ def test_a_line_of_versions_and_all_their_names():
     assert list_datasets(cells.store) == ["cells"]
     assert split_name("cells@main~1") == ("cells", "main~1")
     assert split_name("cells") == ("cells", "")
+    assert split_name("cells@~1") == ("cells", "~1")
+
+
+@pytest.mark.parametrize(("text", "meant"), [("em~1", "em@~1"), ("a.b-c~", "a.b-c@~"), ("em~12", "em@~12")])
+def test_steps_back_after_the_name_are_told_what_was_meant(text, meant):
+    with pytest.raises(InputError, match=rf"^{re.escape(text)}: .*; {re.escape(meant)} was probably meant$"):
+        split_name(text)
 
 
 def test_another_process_sees_the_same():

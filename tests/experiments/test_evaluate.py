@@ -58,6 +58,18 @@ def test_a_data_set_is_paired_by_the_names_of_its_images(tmp_path: Path) -> None
     assert (scores["mean_dice"], scores["images"]) == (1.0, 3)
 
 
+@pytest.mark.parametrize("name", ["{} copy", "seg {}", "{}_mask_final"])
+def test_names_that_differ_by_the_same_piece_all_along_belong_together(tmp_path: Path, name: str) -> None:
+    for seed in range(3):
+        save(tmp_path / "found" / f"IMG_{seed}7.png", mask(seed))
+        save(tmp_path / "truth" / f"{name.format(f'IMG_{seed}7')}.png", mask(seed))
+    scores = evaluate_folders(tmp_path / "found", tmp_path / "truth")
+    assert (scores["mean_dice"], scores["images"]) == (1.0, 3)
+    (tmp_path / "found" / "IMG_17.png").unlink()
+    with pytest.raises(DataError, match="do not belong together"):
+        evaluate_folders(tmp_path / "found", tmp_path / "truth")
+
+
 def test_class_ids_are_read_where_the_labels_hold_other_values(folders: tuple[Path, Path]) -> None:
     for path in folders[0].iterdir():
         save(path, (np.asarray(Image.open(path)) > 0).astype(np.uint8))

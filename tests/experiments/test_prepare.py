@@ -311,3 +311,16 @@ def test_more_classes_than_a_label_map_holds(tmp_path: Path, home: Path) -> None
         save(tmp_path / "data", str(number), noise, noise)
     with pytest.raises(DataError, match="255 different label values; at most 254 classes"):
         prepare(tmp_path / "data", config(), home)
+
+
+@pytest.mark.parametrize(("seconds", "minutes", "told"), [(3.0, 1, True), (3.0, 4, False), (0.01, 1, False)])
+def test_too_few_steps_for_the_time_are_said_before(
+    tmp_path: Path, home: Path, monkeypatch, seconds: float, minutes: float, told: bool
+) -> None:
+    monkeypatch.setattr(probe, "step_seconds", lambda *_args, **_more: seconds)
+    found = prepare(folder_of(tmp_path / "data", 4), config(steps=None, minutes=minutes), home)
+    words = [note for note in found.notes if "steps fit into the time" in note]
+    assert len(words) == told
+    if told:
+        assert f"only {found.plan.steps} steps" in words[0]
+        assert "--minutes 4 or more" in words[0]

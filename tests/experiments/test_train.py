@@ -237,6 +237,23 @@ def test_a_finished_run_is_extended_without_a_jump(data: Path, home: Path) -> No
     assert load_bundle(folder.bundle).about["step"] == len(steps)
 
 
+@pytest.mark.parametrize("more", [{"epochs": 4}, {"minutes": 0.1}])
+def test_a_run_whose_time_is_over_is_extended_by_all_that_was_asked_for(data: Path, home: Path, more) -> None:
+    first = train(data, home=home, config=small(steps=None, minutes=0.05))
+    folder = RunFolder(Path(first["folder"]))
+    end = losses(folder.journal())[-1][0]
+    train(None, home=home, resume=first["run"], **more)
+    events = folder.journal()
+    extension = next(e for e in events if e["event"] == "decision" and e["why"] == "extended by the user")
+    if "epochs" in more:
+        assert (extension["stop"], extension["seconds_allowed"]) == (end + 40, None)
+        assert losses(events)[-1][0] == end + 40
+    else:
+        spent = sum(e.get("seconds", 0.0) for e in events if e.get("step", 0) <= extension["step"])
+        assert extension["seconds_allowed"] == pytest.approx(spent + 4.0, abs=0.5)
+        assert losses(events)[-1][0] > end + 0.1 * (extension["stop"] - end)
+
+
 @pytest.mark.slow
 def test_decisions_of_the_clock_are_replayed_at_their_step(data: Path, home: Path, monkeypatch) -> None:
     """A run shortened at step 14, in its cool-down, stopped at 16, and begun again: steps 1 to 14 do not change."""

@@ -200,7 +200,7 @@ def test_a_fetch_can_be_stopped(home: Home, cache: Cache) -> None:
 
 def test_what_was_told_lies_ready_in_few_requests(home: Home, cache: Cache) -> None:
     order = [home.wanted(n, n + 50) for n in range(50)]
-    with Fetcher(home, cache).ahead(order) as ahead:
+    with Ahead(Fetcher(home, cache), order) as ahead:
         until(lambda: len(list(cache.folder.glob("??/*.bin"))) == 100)
         before = len(home.asked)
         assert before <= 7  # 1, 2, 4, ... groups
@@ -213,7 +213,7 @@ def test_what_was_told_lies_ready_in_few_requests(home: Home, cache: Cache) -> N
 
 def test_no_more_than_the_depth_lies_ready_and_it_goes_on_as_it_is_taken(home: Home, cache: Cache) -> None:
     order = [home.wanted(n) for n in range(100)]
-    with Fetcher(home, cache).ahead(order, depth_bytes=5 * 4096) as ahead:
+    with Ahead(Fetcher(home, cache), order, depth_bytes=5 * 4096) as ahead:
         until(lambda: ahead._room >= 5 * 4096)
         time.sleep(0.05)
         fetched = sum(len(lot) for lot in home.asked)
@@ -232,7 +232,7 @@ def test_asking_in_another_order_skipping_and_asking_before_it_came(home: Home, 
     asked = [n for n in range(100) if draw.random() < 0.4]
     for at in range(0, len(asked) - 1, 2):
         asked[at], asked[at + 1] = asked[at + 1], asked[at]
-    with Fetcher(home, cache).ahead(cycle(order), depth_bytes=8 * 4096) as ahead:
+    with Ahead(Fetcher(home, cache), cycle(order), depth_bytes=8 * 4096) as ahead:
         for number in asked * 3:
             assert held(ahead, order[number]) == [contents(100)[number]]
         assert ahead._thread.is_alive()
@@ -246,7 +246,7 @@ def test_asking_in_another_order_skipping_and_asking_before_it_came(home: Home, 
 def test_a_cache_smaller_than_the_data_turns_over(home: Home, tmp_path: Path) -> None:
     small = Cache(tmp_path / "small", max_bytes=20 * 4096)
     order = [home.wanted(n) for n in range(100)]
-    with Fetcher(home, small).ahead(order * 2) as ahead:
+    with Ahead(Fetcher(home, small), order * 2) as ahead:
         for number, group in enumerate(order * 2):
             assert held(ahead, group) == [contents(100)[number % 100]]
     assert small.used() <= small.max_bytes
@@ -265,7 +265,7 @@ def test_what_is_held_stays_while_others_take_all_the_room(home: Home, tmp_path:
                 gone.extend(file for file in files if not file.exists())
                 assert read(files) == [contents(100)[number], contents(100)[number + 50]]
 
-    with Fetcher(home, small).ahead(order if told else []) as ahead, ThreadPoolExecutor(3) as threads:
+    with Ahead(Fetcher(home, small), order if told else []) as ahead, ThreadPoolExecutor(3) as threads:
         for done in [threads.submit(slowly, ahead, range(start, 50, 3)) for start in range(3)]:
             done.result()
     assert gone == []
@@ -277,7 +277,7 @@ def test_what_failed_ahead_is_told_to_the_one_who_asks_and_the_rest_goes_on(home
     lost = contents(100)[2]
     del home.contents[blake3(lost).hexdigest()]
     order = [home.wanted(n) for n in range(10)]
-    with Fetcher(home, cache).ahead(order) as ahead:
+    with Ahead(Fetcher(home, cache), order) as ahead:
         for number in range(10):
             if number == 2:
                 with pytest.raises(Gone, match=f"no object {home.digests[2]}"):
@@ -289,7 +289,7 @@ def test_what_failed_ahead_is_told_to_the_one_who_asks_and_the_rest_goes_on(home
 def test_a_home_that_is_away_for_a_while(home: Home, cache: Cache) -> None:
     home.fault = ResourceError("the bucket answers 503")
     order = [home.wanted(n) for n in range(20)]
-    with Fetcher(home, cache).ahead(order) as ahead:
+    with Ahead(Fetcher(home, cache), order) as ahead:
         until(lambda: home.asked)
         time.sleep(0.05)
         assert len(home.asked) == 1  # it does not storm a home that fails
@@ -304,7 +304,7 @@ def test_an_order_that_breaks_is_told(home: Home, cache: Cache) -> None:
         yield home.wanted(0)
         raise ValueError("no such epoch")
 
-    with Fetcher(home, cache).ahead(order()) as ahead:
+    with Ahead(Fetcher(home, cache), order()) as ahead:
         until(lambda: not ahead._thread.is_alive())
         with pytest.raises(ValueError, match="no such epoch"):
             held(ahead, home.wanted(0))
@@ -312,7 +312,7 @@ def test_an_order_that_breaks_is_told(home: Home, cache: Cache) -> None:
 
 def test_closing_does_not_wait_for_what_is_left(home: Home, cache: Cache) -> None:
     home.gate.clear()
-    with Fetcher(home, cache).ahead([home.wanted(*range(100))]):
+    with Ahead(Fetcher(home, cache), [home.wanted(*range(100))]):
         until(lambda: home.asked)
         threading.Timer(0.05, home.gate.set).start()
     assert len(list(cache.folder.glob("??/*.bin"))) < 100
@@ -328,7 +328,7 @@ def test_a_real_home_with_small_and_large_objects_and_a_damaged_one(tmp_path: Pa
     big = Cache(tmp_path / "big", max_bytes=10**8)
     fetcher = Fetcher(Objects(store), big)
     wanted = [(digest, ".bin") for digest in reversed(digests)]
-    with fetcher.ahead([[each] for each in wanted]) as ahead:
+    with Ahead(fetcher, [[each] for each in wanted]) as ahead:
         assert [held(ahead, [each])[0] for each in wanted] == [b"", large, *reversed(contents(50))]
     with pytest.raises(Missing, match="0000"):
         fetcher.files([("0" * 64, "")])

@@ -110,3 +110,19 @@ def test_pictures_of_samples_can_be_forgotten(tmp_path: Path) -> None:
     assert forget_pictures(run.folder.path, {"a"}) == 6
     left = sorted(path.parent.name for path in (run.folder.path / "pictures").glob("*/*.webp"))
     assert left == ["ab", "ab", "b", "b"]
+
+
+@pytest.mark.slow
+def test_64_processes_start_a_run_at_once_in_a_new_home(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom useg import runs\n"
+        "while not Path(sys.argv[1], 'go').exists(): time.sleep(0.01)\n"
+        "with runs.start(home=Path(sys.argv[1], 'home'), name='sweep') as run: run.log(1, loss=0.5)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(64)]
+    (tmp_path / "go").touch()
+    told = [process.communicate()[1] for process in processes]
+    assert ([process.returncode for process in processes], set(told)) == ([0] * 64, {""})
+    records = [RunFolder(folder).record() for folder in (tmp_path / "home" / "runs").iterdir()]
+    assert [record["status"] for record in records] == ["finished"] * 64

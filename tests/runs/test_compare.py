@@ -305,3 +305,29 @@ def _environments(request):
     root = request.getfixturevalue("home").root
     for name, torch in (("one", 2), ("two", 3)):
         add_entry(root / "runs" / name, {"environment": {"torch": torch}})
+
+
+def test_what_belongs_to_a_place_is_no_difference(home):
+    for name in ("one", "two"):
+        place = {
+            "root": f"/home/{name}",
+            "branch": name,
+            "remote": f"{name}.example:x.git",
+            "left_out": [{"path": name}],
+        }
+        add_entry(
+            home.root / "runs" / name,
+            {
+                "code": {"useg": place | {"installed": name, "version": "1"}, "user": place | {"commit": 40 * "a"}},
+                "environment": {
+                    "python": {"executable": f"/{name}/bin/python", "version": "3.11.7"},
+                    "packages": {"own": "1"},
+                    "sources": {"own": {"path": f"/{name}/own", "editable": True, "commit": 40 * "a"}},
+                },
+            },
+        )
+    found = both(home)
+    assert found["code"] == {"facts": {}, "diffs": []}
+    assert found["environment"] == []
+    add_entry(home.root / "runs" / "two", {"code": {"useg": {"root": "/b", "version": "2"}}})
+    assert set(both(home)["code"]["facts"]) == {"useg.version", "user.commit"}

@@ -18,11 +18,15 @@ from typer.core import TyperGroup
 
 from useg import __version__
 from useg.cli.guard import guarded
-from useg.cli.output import BROKEN_PIPE, abandon_stdout
+from useg.cli.output import BROKEN_PIPE, abandon_stdout, error
 
 __all__ = ["COMMANDS", "application", "main"]
 
 COMMANDS = ("inspect", "plan", "train", "predict", "evaluate", "data", "runs", "reproduce")
+
+
+_ENDINGS = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_STATUSES: dict[int | str | None, str] = {128 + number: number.name for number in _ENDINGS}
 
 
 class _Commands(Mapping[str, Any]):
@@ -115,7 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # Threads that spin while they wait cost a factor of three as soon as anything else runs beside training.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     status: int | str | None = 0
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in _ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has one ignored
+            signal.signal(number, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends nothing
     try:
@@ -124,6 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = leaving.code
     except KeyboardInterrupt:
         status = 130
+    if status in _STATUSES:
+        error(f"ended by {_STATUSES[status]}")
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -30,7 +30,7 @@ def add(
     strip: Annotated[bool, typer.Option("--strip", help="Take out headers that could name a person.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep samples that DATA does not have.")] = False,
     statistics: Annotated[
-        bool, typer.Option("--statistics/--no-statistics", help="Count sizes, pixels and objects, for queries.")
+        bool, typer.Option("--statistics/--no-statistics", help="Measure what is new, for queries and training.")
     ] = True,
     branch: Branch = "main",
     home: Home = None,
@@ -44,13 +44,17 @@ def add(
         added = add_data(dataset, data, message, link=link, strip=strip, keep=keep, branch=branch, progress=advance)
     for problem in (*added.problems, *added.left):
         warn(str(problem))
-    if statistics and added.changed:
-        from useg.data.layouts import read_layout
-        from useg.data.statistics import count
+    if statistics:
+        from useg.data.stocktaking import take_stock
 
-        samples = {sample.key: sample for sample in read_layout(data).samples}
-        with progress("counting") as advance:
-            count(dataset, dataset.contents(added.own).manifest, samples, progress=advance)
+        try:
+            with progress("measuring") as advance:
+                wrong = take_stock(dataset, added.own, data, progress=advance)
+        except KeyboardInterrupt:
+            warn(f"{dataset.name}@{added.digest[:12]} is there, but not measured: repeat this, or train all the same")
+            raise
+        if wrong:
+            warn(f"{len(wrong)} problems keep this from being trained on, such as {wrong[0]}; useg inspect tells all")
     found = {
         "name": dataset.name,
         "digest": added.digest,

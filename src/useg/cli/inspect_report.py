@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from useg.data.foreign import ways_out
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -65,6 +67,8 @@ def _reading(out: "Console", inspection: "Inspection") -> None:
         _wrapped(out, f"Also possible: {other}")
     if reading.leftovers:
         _wrapped(out, f"Not used ({len(reading.leftovers)}): {_some(reading.leftovers, 6)}")
+        for sentence in ways_out(reading.leftovers):
+            _wrapped(out, sentence, indent=4)
 
 
 def _some(names: Sequence[str], most: int) -> str:

@@ -15,6 +15,8 @@ from useg.cli import runs_show
 from useg.cli.output import emit, progress, warn
 from useg.cli.output import note as tell
 from useg.cli.runs_compare import compare
+from useg.cli.runs_mirror import mirror
+from useg.cli.runs_watch import watch
 
 if TYPE_CHECKING:
     from useg.home.store import Store
@@ -330,6 +332,8 @@ COMMANDS = {
     "export": export,
     "find": find,
     "index": index,
+    "watch": watch,
+    "mirror": mirror,
 }
 """What the group offers, by name."""
 

@@ -169,13 +169,13 @@ def _scores(record: Mapping[str, Any]) -> list[str]:
     plain = {name: value for name, value in scores.items() if isinstance(value, int | float)}
     part = scores.get("part")
     lines = [f"  scores{f' ({part})' if part else ''}"]
-    lines += [f"    {_printable(name):20}{number(value)}" for name, value in [*plain.items()][:_MOST_CLASSES]]
+    lines += [f"    {_printable(name):<20} {number(value)}" for name, value in [*plain.items()][:_MOST_CLASSES]]
     for group in ("classes", "instances", "membranes"):
         rows = scores.get(group)
         for name, row in [*rows.items()][:_MOST_CLASSES] if isinstance(rows, dict) else []:
             pairs = row.items() if isinstance(row, dict) else [("", row)]
             shown = "  ".join(f"{key} {number(each)}".strip() for key, each in pairs if isinstance(each, int | float))
-            lines.append(f"    {_printable(str(name))[:40]:20}{shown}")
+            lines.append(f"    {_printable(str(name))[:40]:<20} {shown}")
     return lines
 
 

@@ -78,8 +78,8 @@ def train(
     """Train a U-Net on DATA, planned for the data, this machine and the time given."""
     from useg.config import load_config
     from useg.errors import ConfigError
+    from useg.experiments.listening import Listener, Stop
     from useg.experiments.recording import named_data
-    from useg.experiments.train import Listener, Stop
     from useg.experiments.train import train as run_training
 
     check_budget(minutes, epochs, steps)

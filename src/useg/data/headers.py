@@ -30,7 +30,7 @@ class Header:
 
     Attributes:
         ref: the name it was asked for by: a path, `file.h5#dataset`, `clip.mp4#12`, `stack.tif#3`.
-        format: "png", "jpeg", "bmp", "gif", "tiff", "nifti", "npy", "hdf5" or "video".
+        format: "png", "jpeg", "webp", "bmp", "gif", "tiff", "nifti", "npy", "hdf5" or "video".
         shape: (C, H, W) or (C, D, H, W), upright: after the orientation tag was applied.
         dtype: of the array that `read_image` gives, in native byte order.
         colour: "grey", "rgb", "rgba" (the last channel is alpha, also of two), "palette" (one channel

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from useg.arrays import Raw
+from useg.data.foreign import ways_out
 from useg.data.headers import (
     LIMIT_VARIABLE,
     Header,
@@ -40,6 +41,7 @@ _FORMAT_OF_SUFFIX = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
     **dict.fromkeys((".bmp", ".dib"), "bmp"),
     ".gif": "gif",
+    ".webp": "webp",
     **dict.fromkeys((".tif", ".tiff", ".btf", ".lsm"), "tiff"),
     **dict.fromkeys((".nii", ".nii.gz"), "nifti"),
     ".npy": "npy",
@@ -78,7 +80,7 @@ def is_image(path: Path) -> bool:
 def _format(ref: str, path: Path) -> str:
     """The format by the first bytes, or by the suffix for those that have no sure sign."""
     with path.open("rb") as stream:
-        start = stream.read(8)
+        start = stream.read(12)
     if not start:
         raise unreadable(ref, "the file is empty (0 bytes)", "copy or export it again, or leave it out")
     by_suffix = _FORMAT_OF_SUFFIX.get(suffix_of(path))
@@ -87,12 +89,15 @@ def _format(ref: str, path: Path) -> str:
     for sign, name in _STARTS:
         if start.startswith(sign):
             return name
+    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
+        return "webp"
     if by_suffix is None:
-        raise unreadable(ref, f"files named {path.suffix or 'like this'} are not known as images")
+        remedy = "; ".join(ways_out([path.name]))
+        raise unreadable(ref, f"files named {path.suffix or 'like this'} are not known as images", remedy)
     if by_suffix == "hdf5":  # its sign may stand further inside, after a block of the user's own
         return by_suffix
     remedy = "it was renamed or is damaged: export it again, or leave it out"
-    what = f"it is named {path.suffix} but holds something else (it starts with {start!r})"
+    what = f"it is named {path.suffix} but holds something else (it starts with {start[:8]!r})"
     raise unreadable(ref, what, remedy)
 
 
@@ -129,7 +134,7 @@ class OpenImage:
     Attributes:
         header: as `read_header` gives it.
         streamable: reading a window costs about the window's memory, whatever the size of the image;
-            others (PNG, JPEG, BMP) are decoded whole at the first window and kept until closed.
+            others (PNG, JPEG, WebP, BMP) are decoded whole at the first window and kept until closed.
     """
 
     def __init__(self, ref: str, opened: Opened, plane: int | None, *, as_channels: bool) -> None:

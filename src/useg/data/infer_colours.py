@@ -100,9 +100,11 @@ def _pool(files: Sequence[Census]) -> tuple[np.ndarray, np.ndarray]:
     width = 4 if len(alphas) > 1 else 3
     odd = [f for f in files if f.values.shape[1] < width]
     if odd:
+        four = [f for f in files if f.values.shape[1] == width]
+        fewer, what = (four, "an alpha channel that varies") if len(four) < len(odd) else (odd, "no alpha channel")
         raise DataError(
-            "some label files are RGBA with a varying alpha, others have no alpha",
-            [Problem(f.where, "no alpha channel", "save all label files alike") for f in odd],
+            f"{len(four)} label files are RGBA with a varying alpha, {len(odd)} have no alpha",
+            [Problem(f.where, what, "save all label files alike") for f in fewer],
         )
     table = np.concatenate([f.values[:, :width] for f in files])
     colours, at = np.unique(table, axis=0, return_inverse=True)

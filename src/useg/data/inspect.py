@@ -173,7 +173,7 @@ def examine_reading(
     records = _of_one_dimension(records, found)
     for record in records:
         found.problems += record.problems
-    readable = [r for r in records if r.headers and not r.problems]
+    found.records = readable = [r for r in records if r.headers and not r.problems]
     found.problems += channel_problems(readable)
     inference = _mapping(records, reading, keys, found)
     if inference is not None:
@@ -182,7 +182,6 @@ def examine_reading(
         found.warnings += inference.warnings
     if found.problems or not readable:
         return found
-    found.records = readable
     found.fingerprint = summarise(readable, found.mapping, found.channel_names)
     found.problems += _class_problems(found.fingerprint, found.mapping, readable)
     found.repairs += _turned(readable)

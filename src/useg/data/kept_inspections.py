@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from useg import __version__
 from useg.data.fingerprint import SCHEMA, Fingerprint
+from useg.data.inspect import Inspection
 from useg.data.labels import LabelMapping
+from useg.data.reading import Reading
 from useg.errors import UsegError
 from useg.home import refs
 from useg.home.objects import Objects
@@ -29,6 +31,7 @@ class KeptInspection:
         repairs, warnings: what the user is told.
         spaces: size over space by key, of the samples that can be trained on.
         images: refs of images by key, where inspecting changed them (planes that are channels).
+        measured: keys of the samples that were measured, where these stand for the others; (): all were.
     """
 
     mapping: LabelMapping
@@ -37,6 +40,25 @@ class KeptInspection:
     warnings: tuple[str, ...]
     spaces: Mapping[str, Space]
     images: Mapping[str, tuple[str, ...]]
+    measured: tuple[str, ...] = ()
+
+
+def to_keep(
+    before: Reading, found: Inspection, spaces: Mapping[str, Space], measured: tuple[str, ...] = ()
+) -> KeptInspection | None:
+    """What is to be kept of an inspection; None where there were problems, or no labels.
+
+    Args:
+        before: the samples as they were given to the inspection.
+        found: what it found.
+        spaces, measured: as in `KeptInspection`.
+    """
+    if found.problems or found.mapping is None or found.fingerprint is None:
+        return None
+    known = {sample.key: sample.images for sample in before.samples}
+    images = {sample.key: sample.images for sample in found.reading.samples if sample.images != known[sample.key]}
+    repairs, warnings = tuple(found.repairs), tuple(found.warnings)
+    return KeptInspection(found.mapping, found.fingerprint, repairs, warnings, spaces, images, measured)
 
 
 class KeptInspections:
@@ -48,7 +70,7 @@ class KeptInspections:
     Args:
         objects: of the home.
         view: digest of the view.
-        classes: text of the label mapping given by the user, if any.
+        classes: text of the label mapping given by the user or with the version, if any.
     """
 
     def __init__(self, objects: Objects, view: str, classes: str | None) -> None:
@@ -68,6 +90,7 @@ class KeptInspections:
                     tuple(found["warnings"]),
                     dict(zip(found["keys"], map(tuple, found["spaces"]), strict=True)),
                     {key: tuple(images) for key, images in found["images"].items()},
+                    tuple(found.get("measured", ())),
                 )
             )
         except (KeyError, TypeError, ValueError, ValidationError):
@@ -83,6 +106,7 @@ class KeptInspections:
             "keys": list(found.spaces),
             "spaces": list(found.spaces.values()),
             "images": found.images,
+            "measured": found.measured,
         }
         self._write(self._name("whole", ()), content)
 

@@ -13,6 +13,7 @@ from useg.data.assembling import Assembly, Locate, assemble, assemble_unlabelled
 from useg.data.choosing import choose
 from useg.data.clips import VIDEO_SUFFIXES, pair_clips
 from useg.data.containers import HDF5_SUFFIXES, files_inside
+from useg.data.foreign import ways_out
 from useg.data.images import SUFFIXES, is_image
 from useg.data.listing import list_files
 from useg.data.looks import Looks
@@ -74,7 +75,8 @@ def _read_folder(root: Path) -> Reading:
         raise DataError(f"{root}: the folder is empty; {WAY_OUT}")
     if not any(is_image(Path(path)) for path in listing.files):
         shown = ", ".join(listing.files[:3])
-        raise DataError(f"{root}: none of its {len(listing.files)} files is an image that can be read (e.g. {shown})")
+        what = f"none of its {len(listing.files)} files is an image that can be read (e.g. {shown})"
+        raise DataError("; ".join([f"{root}: {what}", *ways_out(listing.files)]))
     return _read_names(root, listing.files)
 
 

@@ -15,6 +15,8 @@ _FILES_LOOKED_AT = 3
 _MASKS_COMPARED = 4
 _MOST_PIXELS = 4_000_000
 _FEW_VALUES = 32
+_MAIN_VALUES = 8
+_MAIN_SHARE = 0.98
 _SAME_SHAPE_IOU = 0.9
 _SAME_OBJECT_IOU = 0.3
 _EQUAL_STEP = 8
@@ -105,9 +107,12 @@ class Looks:
         if pixels.dtype.kind == "f" and not np.array_equal(pixels, np.round(pixels)):
             return Look(0.0, 1 << 16, header.channels, space, False)
         colours = _colours((pixels.astype(np.int64) + 32) // 64 if header.lossy else pixels)
-        classes = int(np.unique(colours[..., ::_EQUAL_STEP, :]).size)
+        counts = np.sort(np.unique(colours[..., ::_EQUAL_STEP, :], return_counts=True)[1])[::-1]
+        classes = counts.size
         flat = float(np.mean(colours[..., 1:] == colours[..., :-1])) if colours.shape[-1] > 1 else 1.0
-        few = 1.0 if classes <= _FEW_VALUES else 0.5 if classes <= 8 * _FEW_VALUES else 0.2
+        # a smeared edge has hundreds of values, and hardly any pixels
+        plain = classes <= _FEW_VALUES or counts[:_MAIN_VALUES].sum() >= _MAIN_SHARE * counts.sum()
+        few = 1.0 if plain else 0.5 if classes <= 8 * _FEW_VALUES else 0.2
         likeness = np.clip((flat - 0.6) / 0.35, 0.0, 1.0) * few
         if header.channels not in (1, 3, 4):
             likeness *= 0.2

@@ -1,4 +1,4 @@
-"""JPEG, BMP and GIF files, by Pillow; a GIF of several frames is a stack of them."""
+"""JPEG, WebP, BMP and GIF files, by Pillow; a GIF or WebP of several frames is a stack of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import numpy as np
 
 from useg.data.headers import Header, Opened, Window, unreadable
 
-_FORMATS = {"jpeg": ("JPEG", "MPO"), "bmp": ("BMP", "DIB"), "gif": ("GIF",)}
+_FORMATS = {"jpeg": ("JPEG", "MPO"), "bmp": ("BMP", "DIB"), "gif": ("GIF",), "webp": ("WEBP",)}
 _MODES = {"1": "1", "L": "L", "P": "P", "RGB": "RGB", "RGBA": "RGBA", "LA": "LA", "PA": "RGBA"}
 _COLOURS = {"1": "binary", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgba", "LA": "rgba"}
 _CHANNELS = {"1": 1, "L": 1, "P": 1, "RGB": 3, "RGBA": 4, "LA": 2}
@@ -25,17 +25,30 @@ def _orientation(image: Any) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
+def _is_lossy_webp(path: Path) -> bool:
+    """Whether the first frame of a WebP went through the lossy codec: pixels are in a chunk `VP8 `, not `VP8L`."""
+    with path.open("rb") as stream:
+        stream.seek(12)
+        while len(chunk := stream.read(8)) == 8:
+            name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
+            if name in (b"VP8 ", b"VP8L"):
+                return name == b"VP8 "
+            # a frame of an animation is a chunk that begins with 16 bytes of its own and then holds chunks
+            stream.seek(16 if name == b"ANMF" else size + size % 2, 1)
+    return True
+
+
 @contextmanager
 def open_picture(path: Path, format_name: str) -> Iterator[Opened]:
-    """Open a JPEG, BMP or GIF.
+    """Open a JPEG, WebP, BMP or GIF.
 
-    CMYK and YCCK pictures are turned into RGB. A GIF of several frames is read as a stack (C, D, H, W):
+    CMYK and YCCK pictures are turned into RGB. A GIF or WebP of several frames is read as a stack (C, D, H, W):
     of RGB, or grey if its first frame is, since later frames may bring palettes of their own.
     """
     from PIL import Image
 
     with Image.open(path, formats=_FORMATS[format_name]) as image:
-        frames = int(getattr(image, "n_frames", 1)) if format_name == "gif" else 1
+        frames = int(getattr(image, "n_frames", 1)) if format_name in ("gif", "webp") else 1
         mode = _MODES.get(image.mode, "RGB")
         if frames > 1 and mode != "L":
             mode = "RGB"
@@ -46,9 +59,9 @@ def open_picture(path: Path, format_name: str) -> Iterator[Opened]:
             shape=shape,
             dtype=np.dtype(np.uint8),
             colour=_COLOURS[mode],
-            lossy=format_name == "jpeg",
+            lossy=format_name == "jpeg" or (format_name == "webp" and _is_lossy_webp(path)),
             palette=_palette(image) if mode == "P" else None,
-            orientation=_orientation(image) if format_name == "jpeg" else 1,
+            orientation=_orientation(image) if format_name in ("jpeg", "webp") and frames == 1 else 1,
             file_bytes=path.stat().st_size,
         )
 

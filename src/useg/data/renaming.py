@@ -1,12 +1,13 @@
 """What was measured on files that stand in for others, told by the names that the user knows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from useg.data.headers import Header, split_ref
 from useg.data.measure import SampleRecord
 from useg.data.reading import Sample
-from useg.errors import Problem
+from useg.errors import DataError, Problem
 
 
 def renamed(record: SampleRecord, sample: Sample, here: Sample) -> SampleRecord:
@@ -37,6 +38,21 @@ def renamed(record: SampleRecord, sample: Sample, here: Sample) -> SampleRecord:
 def unread(sample: Sample, problems: Sequence[Problem]) -> SampleRecord:
     """The record of a sample whose files could not be had."""
     return SampleRecord(sample, problems=list(problems))
+
+
+@contextmanager
+def told_by_name(sample: Sample, here: Sample) -> Iterator[None]:
+    """Meanwhile, problems of files that stand in for those of `sample` are told by the names of these.
+
+    Raises:
+        DataError: one was raised, and now names the files of `sample`.
+    """
+    try:
+        yield
+    except DataError as error:
+        name = _names(sample, here)
+        told = [replace(p, where=name(p.where), what=name(p.what)) for p in error.problems]
+        raise DataError(name(error.summary), told) from error.__cause__
 
 
 def _header(header: Header, name: Callable[[str], str]) -> Header:

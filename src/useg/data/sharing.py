@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from useg.data.inherited import bring_known
 from useg.data.versions import MAIN, Dataset, Version, ref_record
 from useg.errors import InputError
 from useg.home import refs
@@ -66,6 +67,7 @@ def send(
         if commit in source.ancestors(version) and tag not in target.tags() and tag not in target.branches():
             target.tag(tag, commit)
     final, merged = _move(target, version, branch, merging=merging)
+    bring_known(source, target, version)
     return Sent(final, copied.objects, copied.bytes, merged)
 
 

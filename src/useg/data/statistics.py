@@ -21,6 +21,7 @@ from useg.errors import UsegError
 from useg.home import refs
 
 if TYPE_CHECKING:
+    from useg.data.measure import SampleRecord
     from useg.data.versions import Contents, Dataset
 
 MOST_VALUES = 32
@@ -87,11 +88,21 @@ def _values_of_classes(mapping: str) -> dict[str, set[str]]:
     return found
 
 
+def uncounted(dataset: "Dataset", manifest: Manifest) -> dict[str, tuple[bytes, bytes]]:
+    """The samples whose contents were not counted yet, by key, with their content digests."""
+    known = known_statistics(dataset)
+    contents = content_digests(manifest)
+    have = set(zip(known["image"].to_pylist(), known["label"].to_pylist(), strict=True)) if known is not None else set()
+    rows = zip(*(contents[name].to_pylist() for name in ("key", "image", "label")), strict=True)
+    return {key: (image, label) for key, image, label in rows if (image, label) not in have}
+
+
 def count(
     dataset: "Dataset",
     manifest: Manifest,
     samples: Mapping[str, Sample],
     *,
+    records: "Mapping[str, SampleRecord] | None" = None,
     progress: Callable[..., None] | None = None,
     threads: int = 2,
 ) -> int:
@@ -105,30 +116,45 @@ def count(
         dataset: where they are kept.
         manifest: of the version.
         samples: by key, with refs to files of this machine. Others are left out.
+        records: what was measured in the same files already, by key; they are not read again for what it says.
         progress: told how many samples are done.
         threads: that read files.
     """
-    known = known_statistics(dataset)
-    contents = content_digests(manifest)
-    have = set(zip(known["image"].to_pylist(), known["label"].to_pylist(), strict=True)) if known is not None else set()
     missing: dict[tuple[bytes, bytes], Sample] = {}
-    for key, image, label in zip(*(contents[name].to_pylist() for name in ("key", "image", "label")), strict=True):
-        if (image, label) not in have and key in samples:
-            missing.setdefault((image, label), samples[key])
+    for key, content in uncounted(dataset, manifest).items():
+        if key in samples:
+            missing.setdefault(content, samples[key])
     if not missing:
         return 0
     rows: list[Counts] = []
+    measured = records or {}
+
+    def counted(sample: Sample) -> Counts:
+        return _counted(sample, measured.get(sample.key))
+
     with ThreadPoolExecutor(threads) as workers:
-        for (image, label), found in zip(missing, workers.map(_counted, missing.values()), strict=True):
+        for (image, label), found in zip(missing, workers.map(counted, missing.values()), strict=True):
             rows.append({"image": image, "label": label, **found})
             if progress is not None:
                 progress(len(rows), total=len(missing))
-    _keep(dataset, _joined(known, rows))
+    keep_counts(dataset, rows)
     return len(missing)
 
 
-def _keep(dataset: "Dataset", table: pa.Table) -> None:
-    """Move the ref to the new table; of two who count at the same time, the loser's are counted again next time."""
+def bring_counts(source: "Dataset", target: "Dataset", manifest: Manifest) -> None:
+    """Add what one home has counted in the files of a version to what another has."""
+    known, missing = known_statistics(source), set(uncounted(target, manifest).values())
+    if known is None or not missing:
+        return
+    pairs = zip(known["image"].to_pylist(), known["label"].to_pylist(), strict=True)
+    rows = known.filter(pa.array([pair in missing for pair in pairs], pa.bool_())).to_pylist()
+    if rows:
+        keep_counts(target, rows)
+
+
+def keep_counts(dataset: "Dataset", rows: list[Counts]) -> None:
+    """Add counts; of two who count at the same time, the loser's are counted again next time."""
+    table = _joined(known_statistics(dataset), rows)
     content = io.BytesIO()
     pq.write_table(table, content, compression="zstd")
     with dataset.objects.writer() as writer:
@@ -155,9 +181,10 @@ def _joined(known: pa.Table | None, rows: list[Counts]) -> pa.Table:
     return new if known is None else pa.concat_tables([known, new], promote_options="default")
 
 
-def _counted(sample: Sample) -> Counts:
+def _counted(sample: Sample, record: "SampleRecord | None" = None) -> Counts:
     try:
-        header = read_header(sample.images[0])
+        as_stored = record is not None and record.headers and not record.sample.images[0].endswith("#channels")
+        header = record.header if record is not None and as_stored else read_header(sample.images[0])
         *deep, height, width = header.space
         found: Counts = {
             "height": height,
@@ -168,21 +195,43 @@ def _counted(sample: Sample) -> Counts:
         }
         if sample.masks_are_objects:
             return found | {"objects": len(sample.labels)}
-        return found | _pixels(sample.labels)
+        known = _known_pixels(sample, record)
+        return found | _by_value(_pixels(sample.labels) if known is None else known)
     except (UsegError, OSError, ValueError):
         return {}  # inspection and training say what is wrong with it
 
 
-def _pixels(labels: Iterable[str]) -> Counts:
+def _known_pixels(sample: Sample, record: "SampleRecord | None") -> dict[int, int] | None:
+    """Pixels by value as a census has them; None where it counted something else."""
+    census = None if record is None else record.census
+    if census is None or census.lossy or sample.region is not None:
+        return None
+    values: np.ndarray = census.values
+    if census.channels >= 3:
+        if np.dtype(census.dtype).kind != "u":
+            return None
+        colours = values[:, :3].T if census.coloured else np.repeat(values[None], 3, 0)
+        values = pack_colours(colours.astype(census.dtype))
+    counts: dict[int, int] = {}
+    for value, number in zip(values.tolist(), census.counts.tolist(), strict=True):
+        counts[value] = counts.get(value, 0) + number
+    return counts
+
+
+def _pixels(labels: Iterable[str]) -> dict[int, int]:
     counts: dict[int, int] = {}
     for ref in labels:
         stored = read_image(ref)
-        packed = stored[0] if len(stored) == 1 else pack_colours(stored[:3])
+        packed = stored[0] if len(stored) <= 2 else pack_colours(stored[:3])
         if packed.dtype.kind == "f":
             packed = np.nan_to_num(packed).round().astype(np.int64)
         values, numbers = np.unique(packed, return_counts=True)
         for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
-            counts[value] = counts.get(value, 0) + number
+            counts[int(value)] = counts.get(int(value), 0) + number
+    return counts
+
+
+def _by_value(counts: dict[int, int]) -> Counts:
     if len(counts) > MOST_VALUES:
         return {"objects": len(counts) - (0 in counts)}
     return {f"{_PIXELS}{value}": number for value, number in counts.items()}

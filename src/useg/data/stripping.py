@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from useg.data.stripping_tiff import NotUnderstood, ways_to_strip
 from useg.errors import UsegError
 
 _DECODED_AT_MOST = 2**28
@@ -39,10 +40,6 @@ class Stripped:
 
     content: bytes | None
     left: tuple[str, ...] = ()
-
-
-class NotUnderstood(Exception):
-    """The container is not built as its format says."""
 
 
 def strip_file(path: Path) -> Stripped:
@@ -106,8 +103,6 @@ def _attempts(format_name: str, orientation: int) -> list[_Attempt]:
     if format_name == "nifti":
         return [lambda content: (strip_nifti(content), ())]
     if format_name == "tiff":
-        from useg.data.stripping_tiff import ways_to_strip
-
         return ways_to_strip()
     return []
 

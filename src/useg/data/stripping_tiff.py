@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from useg.data.stripping import NotUnderstood
-
 _DESCRIPTION = 270
 _SUB_IFDS = 330
 _DROPPED = frozenset(
@@ -45,6 +43,10 @@ _OME_KEPT: dict[str, tuple[str, ...]] = {
 }
 
 Reduce = Callable[[bytes], bytes]
+
+
+class NotUnderstood(Exception):
+    """The container is not built as its format says."""
 
 
 @dataclass(frozen=True)

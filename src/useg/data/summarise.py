@@ -50,9 +50,9 @@ def summarise(
         channels=pool.channels,
         mixed_colour=pool.mixed,
         used_channels=tuple(i for i, c in enumerate(pool.statistics) if c.kind != "constant"),
-        dtypes=_count(str(h.dtype) for h in headers),
-        formats=_count(h.format for h in headers),
-        shapes=_count(" x ".join(map(str, h.space)) for h in headers),
+        dtypes=count_names(str(h.dtype) for h in headers),
+        formats=count_names(h.format for h in headers),
+        shapes=count_names(" x ".join(map(str, h.space)) for h in headers),
         smallest=tuple(int(v) for v in spaces.min(0)),
         median_space=tuple(int(v) for v in np.median(spaces, axis=0)),
         largest=tuple(int(v) for v in spaces.max(0)),
@@ -70,12 +70,13 @@ def summarise(
         neighbour_correlation=series.neighbours,
         distant_correlation=series.distant,
         duplicates=find_duplicates(keys, looks, splits),
-        splits=_count(record.sample.split for record in records if record.sample.split),
+        splits=count_names(record.sample.split for record in records if record.sample.split),
         groups=len({record.sample.group for record in records if record.sample.group is not None}),
     )
 
 
-def _count(names: "object") -> dict[str, int]:
+def count_names(names: "object") -> dict[str, int]:
+    """How often each name occurs, the most frequent first."""
     counted = Counter(names)  # type: ignore[call-overload]
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 

@@ -22,6 +22,7 @@ from useg.data.commits import (
 )
 from useg.data.manifest import Manifest
 from useg.data.merging import Side, check_paths, merge_manifests, merge_texts
+from useg.data.version_names import DATASET_NAME, STEPS_BACK, split_name
 from useg.errors import DataError, InputError, Problem
 from useg.home import refs
 from useg.home.cache import Cache
@@ -33,9 +34,7 @@ __all__ = ["MAIN", "BothChanged", "Contents", "Dataset", "Links", "Version", "li
 MAIN = "main"
 
 _MOST_TRIES = 100
-_STEPS_BACK = re.compile(r"~(\d*)$")
 _HEX = re.compile(r"[0-9a-f]{4,64}")
-_NAME = re.compile(r"[\w][\w.\-]{0,99}", re.ASCII)
 
 
 class BothChanged(refs.Moved):
@@ -55,12 +54,6 @@ class BothChanged(refs.Moved):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name, self.now, self.own, self.problems)
-
-
-def split_name(text: str) -> tuple[str, str]:
-    """Data set and ref of `NAME` or `NAME@REF`; the ref is "" where none is given."""
-    name, _, ref = text.partition("@")
-    return name, ref
 
 
 def list_datasets(store: Store) -> list[str]:
@@ -87,7 +80,7 @@ class Dataset:
         Raises:
             InputError: not a name.
         """
-        if not _NAME.fullmatch(name):
+        if not DATASET_NAME.fullmatch(name):
             raise InputError(f"a data set's name is up to 100 letters, digits, '.', '-' and '_', not {name!r}")
         return cls(store, objects, name, cache)
 
@@ -180,7 +173,7 @@ class Dataset:
         Raises:
             InputError: nothing or several things have this name.
         """
-        steps = _STEPS_BACK.search(ref)
+        steps = STEPS_BACK.search(ref)
         if steps:
             version = self.resolve(ref[: steps.start()])
             for _ in range(int(steps[1] or 1)):

@@ -15,12 +15,14 @@ from useg.data.images import read_header, suffix_of
 from useg.data.known_files import digest_file
 from useg.data.manifest import FileRef, Row
 from useg.data.reading import Reading, Sample, natural_order
+from useg.data.renaming import told_by_name
 from useg.data.transforming import Geometric, change_files, geometric
 from useg.data.transforms import parse_transforms
 from useg.errors import DataError, Problem
 
 if TYPE_CHECKING:
-    from useg.data.versions import Dataset
+    from useg.data.manifest import Manifest
+    from useg.data.versions import Contents, Dataset
     from useg.home.ahead import Ahead
     from useg.home.cache import Pin
     from useg.home.fetching import Fetcher, Wanted
@@ -94,6 +96,13 @@ class ViewFiles:
         """What brings objects of the home to this machine."""
         return self._fetcher
 
+    @property
+    def are_far(self) -> bool:
+        """Whether the files have to come from another machine; what its cache has of them does not count."""
+        from useg.home.store import Folder
+
+        return not self._places and not isinstance(self._fetcher.objects.store, Folder)
+
     def know(self, spaces: Mapping[str, tuple[int, ...]]) -> None:
         """Take in sizes over space, by key, so that no file needs to be fetched for them."""
         self._spaces |= {key: tuple(space) for key, space in spaces.items()}
@@ -110,7 +119,9 @@ class ViewFiles:
     @contextmanager
     def following(self, order: Iterable[Sample]) -> Iterator[None]:
         """Meanwhile, fetch files ahead in the order in which samples will be asked for."""
-        with self._fetcher.ahead(filter(None, (self._wanted(sample.key) for sample in order))) as ahead:
+        from useg.home.ahead import Ahead
+
+        with Ahead(self._fetcher, filter(None, (self._wanted(sample.key) for sample in order))) as ahead:
             before, self._ahead = self._ahead, ahead
             try:
                 yield
@@ -127,10 +138,14 @@ class ViewFiles:
         """
         if self._transforms:
             with self._fetcher.cache.pin() as pin:
-                yield self._transformed(sample, pin)
+                here = self._transformed(sample, pin)
+                with told_by_name(sample, here):
+                    yield here
         else:
             with self._held(sample.key) as paths:
-                yield _placed(sample, paths)
+                here = _placed(sample, paths)
+                with told_by_name(sample, here):
+                    yield here
 
     def _transformed(self, sample: Sample, pin: "Pin") -> Sample:
         """The sample with refs to its changed files, held by a pin; made when they are not here."""
@@ -143,7 +158,9 @@ class ViewFiles:
                     return known[0]
             with self._held(sample.key) as paths:
                 digests = {paths[path]: ref.digest for path, ref in self._files(sample.key).items()}
-                found = change_files(_placed(sample, paths), self._transforms, self._fetcher.cache, digests)
+                here = _placed(sample, paths)
+                with told_by_name(sample, here):
+                    found = change_files(here, self._transforms, self._fetcher.cache, digests)
             files = {str(split_ref(ref)[0]) for ref in (*found.images, *found.labels, *filter(None, [found.region]))}
             with self._lock:
                 self._changed[sample.key] = found, tuple(files)
@@ -306,11 +323,15 @@ class View:
         reading: samples with the refs of the version.
         origin: which version, which query.
         files: where the samples' files are had from.
+        manifest: of the whole version, with what was counted in its files.
+        dataset: that the version is of.
     """
 
     reading: Reading
     origin: Origin
     files: ViewFiles
+    manifest: "Manifest"
+    dataset: "Dataset"
 
 
 def open_view(
@@ -335,7 +356,8 @@ def open_view(
     version = dataset.resolve(ref)
     contents = dataset.contents(version)
     changes = parse_transforms(transforms)
-    view = query(with_known_statistics(dataset, contents), where, changes)
+    manifest = with_known_statistics(dataset, contents)
+    view = query(manifest, where, changes)
     chosen = set(view.keys)
     rows = sorted(contents.manifest.rows(chosen), key=lambda row: natural_order(row.key))
     if not rows:
@@ -344,11 +366,19 @@ def open_view(
     origin = Origin(
         dataset.name, version.digest, version.commit, view.digest, where, not places, tuple(map(str, changes))
     )
-    hints: dict[str, object] = {} if contents.mapping is None else {"mapping": contents.mapping}
     said = (f" where {where}" if where else "") + "".join(f", {change}" for change in changes)
-    rule = f"{len(rows)} of {version.samples} samples of {dataset.name}@{version.digest[:12]}{said}"
-    reading = Reading(f"{dataset.name}@{version.digest[:12]}", tuple(map(sample_of, rows)), rule, hints=hints)
-    return View(reading, origin, ViewFiles(rows, fetcher, places, geometric(changes)))
+    reading = reading_of(dataset, version, contents, rows, said)
+    return View(reading, origin, ViewFiles(rows, fetcher, places, geometric(changes)), manifest, dataset)
+
+
+def reading_of(
+    dataset: "Dataset", version: Version, contents: "Contents", rows: Sequence[Row], said: str = ""
+) -> Reading:
+    """Samples of a version, given as rows in natural order, with its refs; `said` tells how they were chosen."""
+    hints: dict[str, object] = {} if contents.mapping is None else {"mapping": contents.mapping}
+    name = f"{dataset.name}@{version.digest[:12]}"
+    rule = f"{len(rows)} of {version.samples} samples of {name}{said}"
+    return Reading(name, tuple(map(sample_of, rows)), rule, hints=hints)
 
 
 def linked_places(dataset: "Dataset", version: Version, rows: Sequence[Row]) -> dict[str, str]:

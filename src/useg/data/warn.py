@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from useg.data.alignment import find_misfit
-from useg.data.fingerprint import Fingerprint
+from useg.data.fingerprint import DuplicatePair, Fingerprint
 from useg.data.labels import LabelMapping
 from useg.data.measure import SampleRecord
 
@@ -25,7 +25,7 @@ def warnings_about(
         records: all readable samples.
     """
     return [
-        *_duplicates(fingerprint),
+        *about_duplicates(fingerprint.duplicates),
         *_orientation(records),
         *_classes(fingerprint, mapping),
         *_channels(fingerprint, records),
@@ -37,10 +37,11 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _duplicates(fingerprint: Fingerprint) -> list[str]:
+def about_duplicates(duplicates: Sequence[DuplicatePair]) -> list[str]:
+    """What to know of samples that show the same picture."""
     found = []
-    across = [p for p in fingerprint.duplicates if p.across_splits]
-    within = [p for p in fingerprint.duplicates if not p.across_splits]
+    across = [p for p in duplicates if p.across_splits]
+    within = [p for p in duplicates if not p.across_splits]
     for pairs, where in (
         (across, "lie in different splits, so scores will look better than they are"),
         (within, ""),

@@ -34,7 +34,7 @@ _ENCODERS: dict[str, type[Encoder]] = {
     ".nii.gz": GzippedNiftiEncoder,
 }
 _TURNED = (PngEncoder, TiffEncoder)  # formats with a tag for the orientation
-_TAGGED_SOURCES = ("jpeg", "png", "tiff")
+_TAGGED_SOURCES = ("jpeg", "png", "tiff", "webp")
 _PNG_LARGEST_PX = 50_000_000
 _TIFF_DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
 _NIFTI_DTYPES = tuple(name for name in _TIFF_DTYPES if name != "float16")

@@ -4,12 +4,13 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from useg.arrays import Labels
 from useg.data.samples import Loaded
 from useg.errors import ResourceError
 from useg.experiments.ensemble import Member
+from useg.experiments.listening import Listener
 from useg.experiments.overlay import label_overlay, picture_of
 from useg.experiments.prepare import Prepared
 from useg.experiments.validation import live_scores, member_of
@@ -24,9 +25,6 @@ from useg.train.loop import Trainer
 from useg.train.plan import Plan
 from useg.train.planning import training_seconds
 
-if TYPE_CHECKING:
-    from useg.experiments.train import Listener
-
 SNAPSHOTS = 5
 """Models of the last validations that are kept, to see how steady the end was."""
 
@@ -39,7 +37,7 @@ _LATE = 1.05
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds for the whole run, None without a clock."""
+    """Seconds for steps and validations, from the start of the run; None without a clock."""
 
     seconds: float | None
 
@@ -50,7 +48,7 @@ class Budget:
         """
         if self.seconds is None:
             return steps_left
-        allowed = training_seconds(self.seconds)
+        allowed = self.seconds
         pace = spent_s / max(1, steps)
         if spent_s < 0.5 * allowed or spent_s + steps_left * pace <= _LATE * allowed:
             return steps_left
@@ -118,8 +116,15 @@ class Attempt:
         step_s = sum(taken) / len(taken) if taken else self.plan.seconds_per_step or 1.0
         return max(1, int(training_seconds(60 * (minutes or 0)) / step_s))
 
-    def run(self, listener: "Listener", *, label: str, more_steps: int | None = None) -> None:
-        """Train to the end, or until a stop is asked for."""
+    def run(
+        self, listener: Listener, *, label: str, more_steps: int | None = None, minutes: float | None = None
+    ) -> None:
+        """Train to the end, or until a stop is asked for.
+
+        Args:
+            listener: where words and progress go. label: of the progress.
+            more_steps: to go on for beyond the end; minutes: that they may take, None for any time.
+        """
         trainer = self.trainer
         decisions = standing_decisions(self.history) if self._decisions is None else self._decisions
         resuming = self.has_history
@@ -132,6 +137,8 @@ class Attempt:
                 self._pending.append(decision)
             else:
                 self._apply(decision)
+            if "seconds_allowed" in decision:
+                self.budget = Budget(decision["seconds_allowed"])
         if trainer.step >= trainer.stop and more_steps is None:
             return
         place = self.folder.path / "attempts" / str(self._number)
@@ -146,15 +153,20 @@ class Attempt:
             else:
                 journal.write({"event": "started", "step": 0, "plan": self.plan.steps}, sync=True)
             if more_steps is not None:
-                self._decide(journal, trainer.stop + more_steps, "extended by the user")
+                allowed = None if minutes is None else self._spent() + training_seconds(60 * minutes)
+                self.budget = Budget(allowed)
+                self._decide(journal, trainer.stop + more_steps, "extended by the user", seconds_allowed=allowed)
             with listener.progress(label) as advance:
                 self._steps(journal, checkpoints, listener, advance)
         finally:
             journal.close()
 
-    def _steps(self, journal: Journal, checkpoints: Checkpoints, listener: "Listener", advance: Any) -> None:
+    def _spent(self) -> float:
+        return sum(float(e.get("seconds", 0.0)) for e in self.history if e.get("step", 0) <= self.trainer.step)
+
+    def _steps(self, journal: Journal, checkpoints: Checkpoints, listener: Listener, advance: Any) -> None:
         trainer = self.trainer
-        spent = sum(e.get("seconds", 0.0) for e in self.history if e.get("step", 0) <= trainer.step)
+        spent = self._spent()
         saved = clock = time.monotonic()
         with closing(trainer.steps(self.batches)) as events:
             for event in events:
@@ -182,7 +194,7 @@ class Attempt:
         scores = next((e["scores"] for e in reversed(self.history) if e["event"] == "validation"), None)
         return f", Dice {scores['mean_dice']:.3f}" if scores and scores["mean_dice"] is not None else ""
 
-    def _validate(self, journal: Journal, listener: "Listener") -> None:
+    def _validate(self, journal: Journal, listener: Listener) -> None:
         started = time.perf_counter()
         member = self.member
         live = live_scores(member, self.prepared.samples, self.live_on, self._picture)
@@ -235,7 +247,7 @@ class Attempt:
             pace = spent / trainer.step
             self._decide(journal, trainer.step + fit, f"the machine is slower than probed: {pace:.3f} s a step")
 
-    def _decide(self, journal: Journal, stop: int, why: str) -> None:
+    def _decide(self, journal: Journal, stop: int, why: str, **more: float | None) -> None:
         """Change where the run ends; the decision is on disk before it takes effect, and resume replays it."""
         trainer = self.trainer
         ahead = stop - trainer.step
@@ -249,6 +261,7 @@ class Attempt:
             "stop": stop,
             "cooldown_start": cooldown,
             "why": why,
+            **more,
         }
         journal.write(decision, sync=True)
         self.history.append(decision)
@@ -257,7 +270,7 @@ class Attempt:
     def _apply(self, decision: Event) -> None:
         self.trainer.stop, self.trainer.cooldown_start = decision["stop"], decision["cooldown_start"]
 
-    def _save(self, checkpoints: Checkpoints, listener: "Listener", *, anchor: bool, needed: bool) -> None:
+    def _save(self, checkpoints: Checkpoints, listener: Listener, *, anchor: bool, needed: bool) -> None:
         """Write a checkpoint. One that is not the last may fail: the one before it is intact, and training goes on.
 
         Raises:

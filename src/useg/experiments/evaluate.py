@@ -15,7 +15,9 @@ from useg.data.inspect import examine_reading
 from useg.data.labels import LabelMapping
 from useg.data.layouts import read_layout
 from useg.data.listing import list_files
+from useg.data.matching import match
 from useg.data.reading import Reading, Sample
+from useg.data.roles import Group, as_file
 from useg.errors import DataError, InputError, Problem
 from useg.experiments.results import FOLDERS
 from useg.segmentation.flooding import components
@@ -60,7 +62,7 @@ def evaluate_folders(
     """Score a folder of predicted label maps.
 
     Predictions and labels belong together by name: the sample's key, or the stem of its image or label file,
-    with its folders or without them where that is unique.
+    with its folders or without them where that is unique; where no name is the same, as `useg inspect` pairs files.
 
     Args:
         predictions: folder of label maps as `useg predict` writes them, objects in its folder `instances`.
@@ -258,8 +260,9 @@ def _pair(predictions: Path, reading: Reading) -> tuple[list[Pair], list[Problem
     samples = _names_of(reading)
     unpaired: list[Problem] = []
     pairs: dict[str, Pair] = {}
+    alike = {} if any(_lookup(name, samples) for name, _ in maps) else _names_alike([name for name, _ in maps], reading)
     for name, path in maps:
-        sample = _lookup(name, samples)
+        sample = _lookup(alike.get(name, name), samples)
         if sample is None:
             several = name.rsplit("/", 1)[-1] in samples
             what = "several label maps have this name" if several else "no label map has this name"
@@ -277,6 +280,19 @@ def _pair(predictions: Path, reading: Reading) -> tuple[list[Pair], list[Problem
         if sample.key not in pairs
     ]
     return [pairs[sample.key] for sample in reading.samples if sample.key in pairs], unpaired
+
+
+def _names_alike(maps: Sequence[str], reading: Reading) -> dict[str, str]:
+    """The key of each map's sample where the two differ by the same piece all along (`a`, `a copy`), else nothing."""
+    found = match(_group([sample.key for sample in reading.samples]), _group(maps)) if maps else None
+    if found is None or not len(found.pairs) == len(maps) == len(reading.samples):
+        return {}
+    return {file.ref[: -len(".png")]: sample.ref[: -len(".png")] for (sample,), (file,) in found.pairs}
+
+
+def _group(names: Sequence[str]) -> Group:
+    files = tuple(as_file(f"{name}.png") for name in names)
+    return Group(files, None, 0, "", {file.ref: () for file in files}, {file.ref: file.stem for file in files})
 
 
 def _names_of(reading: Reading) -> dict[str, Sample | None]:

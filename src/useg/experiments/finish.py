@@ -3,23 +3,21 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from useg import __version__
+from useg.experiments.attempt import Attempt
 from useg.experiments.ensemble import Member
 from useg.experiments.judge import Predicted, decide, predict_all, score, task_of, tune
+from useg.experiments.listening import Listener
 from useg.experiments.overlay import error_map, instance_overlay, label_overlay, picture_of
 from useg.experiments.prepare import Prepared
 from useg.experiments.report import Picture, write_report
 from useg.home.folder import writing
 from useg.runs.record import RunFolder, now
 from useg.train.bundle import save_bundle
-
-if TYPE_CHECKING:
-    from useg.experiments.attempt import Attempt
-    from useg.experiments.train import Listener
 
 _SHOWN = 3
 _LOOKED_AT = 8
@@ -31,8 +29,8 @@ _SYMMETRIES_SHARE = 0.05
 def finish(
     folder: RunFolder,
     prepared: Prepared,
-    attempts: "Sequence[Attempt]",
-    listener: "Listener",
+    attempts: Sequence[Attempt],
+    listener: Listener,
     *,
     stopped: bool,
 ) -> dict[str, Any]:
@@ -116,7 +114,7 @@ def _tune_with_symmetries(
 def _save_bundles(
     folder: RunFolder,
     prepared: Prepared,
-    attempts: "Sequence[Attempt]",
+    attempts: Sequence[Attempt],
     tuning: dict[str, Any],
     scores: dict[str, Any],
 ) -> tuple[list[Path], str]:
@@ -146,7 +144,7 @@ def _short(scores: dict[str, Any]) -> dict[str, Any]:
     return short
 
 
-def _warn(member: Member, scores: dict[str, Any], listener: "Listener") -> None:
+def _warn(member: Member, scores: dict[str, Any], listener: Listener) -> None:
     predicted = np.asarray(scores["confusion"]).sum(axis=0)
     if np.count_nonzero(predicted) == 1 and len(member.mapping.class_names) > 1:
         only = [*member.mapping.class_names, "nothing"][int(predicted.argmax())]
@@ -209,7 +207,7 @@ def _picture(member: Member, each: Predicted, kind: Any, tuning: dict[str, Any],
 def _report(
     folder: RunFolder,
     prepared: Prepared,
-    attempts: "Sequence[Attempt]",
+    attempts: Sequence[Attempt],
     record: dict[str, Any],
     scores: dict[str, Any],
     pictures: Sequence[Picture],

@@ -24,7 +24,10 @@ from useg.segmentation.orientation import directed_axes
 from useg.train import probe
 from useg.train.batches import epoch_entries
 from useg.train.plan import Plan, load_plan
-from useg.train.planning import make_plan
+from useg.train.planning import make_plan, training_seconds
+
+_FEW_STEPS = 50
+"""Fewer steps than this teach a network little."""
 
 Note = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -101,9 +104,22 @@ def prepare(
         learned = known.fingerprint_without(_tested(samples, splits))
         plan = _plan(learned, mapping, samples, splits[0], config, home, started)
     plan = weighted(plan, known.factors)
+    notes += _few_steps(plan, config)
     for line in notes[len(found.repairs) + len(found.warnings) :]:
         note(line)
     return Prepared(found.reading, mapping, fingerprint, samples, splits, plan, tuple(notes))
+
+
+def _few_steps(plan: Plan, config: Config) -> list[str]:
+    """A word before a training that a time budget leaves next to no steps."""
+    if plan.budget_s is None or plan.seconds_per_step is None or plan.steps >= _FEW_STEPS:
+        return []
+    enough = math.ceil(_FEW_STEPS * plan.seconds_per_step * plan.budget_s / training_seconds(plan.budget_s) / 60)
+    smaller = "" if config.recipe == "modern" else " or take --recipe modern, whose network is fitted to the time"
+    return [
+        f"only {plan.steps} steps fit into the time, at {plan.seconds_per_step:.1f} s each: too few to learn from; "
+        f"give --minutes {enough} or more{smaller}"
+    ]
 
 
 def _tested(samples: Samples, fold_splits: Sequence[tuple[str, ...]]) -> set[str]:

@@ -1,9 +1,9 @@
 """A run had again: its data by digest, its frozen plan, the same decisions; then proof by each loss and the weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from useg.config import load_config
 from useg.data.headers import split_ref
@@ -11,68 +11,87 @@ from useg.data.reading import Sample
 from useg.data.views import View
 from useg.errors import DataError, InputError, Problem
 from useg.experiments.attempt import standing_decisions
+from useg.experiments.listening import Listener
 from useg.experiments.prepare import Prepared, recall
+from useg.experiments.proving import Proof, prove
 from useg.experiments.recalling import home_of_run, recall_inputs
 from useg.experiments.recording import view_of
-from useg.experiments.train import Listener, held, run_prepared, train, write_inputs
+from useg.experiments.repeating import run_script, train_there
+from useg.experiments.train import held, run_prepared, train, write_inputs
 from useg.home.folder import find_run, new_run
-from useg.runs.journal import Event, read_journal
+from useg.home.opening import open_home
+from useg.runs.journal import read_journal
+from useg.runs.rebuilding import Rebuilt, rebuild
 from useg.runs.record import RunFolder
 
-TOLERANCE = 1e-3
-"""Losses that differ by less, relative to their size, differ by rounding: another number of threads, another build."""
+Environment = Literal["current", "fresh"]
+
+__all__ = ["Environment", "Proof", "fork", "reproduce", "view_of_run"]
 
 
-@dataclass(frozen=True)
-class Proof:
-    """Whether two runs are the same.
-
-    Attributes:
-        verdict: "bit-identical", "within tolerance" or "different".
-        steps: steps that both took.
-        first_step: the first step whose loss is another one; None where there is none.
-        losses: of that step, before and now.
-        largest: the largest relative difference of a loss.
-        weights: digests of the weights, before and now.
-        scores: mean Dice, before and now.
-    """
-
-    verdict: str
-    steps: int
-    first_step: int | None
-    losses: tuple[float, float] | None
-    largest: float
-    weights: tuple[str, str]
-    scores: tuple[float | None, float | None]
-
-
-def reproduce(run: str, *, home: Path, listener: Listener | None = None) -> dict[str, Any]:
-    """Have a run again, from its version and its frozen plan, and compare.
+def reproduce(
+    run: str, *, home: Path, environment: Environment = "current", listener: Listener | None = None
+) -> dict[str, Any]:
+    """Have a run again, and compare: a training from its version and its frozen plan, a script from its code.
 
     Args:
         run: its id, name or folder.
         home: where runs are.
+        environment: what it is run in: "current" is this one, "fresh" one that is built of the recorded versions,
+            with useg itself as it was.
         listener: where words and progress go.
 
     Returns:
-        What `train` gives, and "proof".
+        What `train` gives, and "proof" (a `Proof`); for "fresh" also "environment" and "not_the_same", what could not
+        be as it was. Without a proof where it was stopped.
 
     Raises:
-        InputError: it did not end, or its data was never recorded. DataError: samples were withdrawn or are damaged;
-        all of them are named. DamagedFile: files of the run are missing.
+        InputError: it did not end, its data was never recorded, or its environment cannot be had. DataError: samples
+        were withdrawn or are damaged; all of them are named. DamagedFile: files of the run are missing.
     """
     listener = listener or Listener()
     old = RunFolder(find_run(home, run))
     record = old.record()
-    if "weights" not in record:
+    is_script = "plan" not in record and not old.plan.exists()
+    if not is_script and "weights" not in record:
         raise InputError(f"{old.id} is {record.get('status')}: a run that ended can be had again")
+    rebuilt = _rebuilt(old, record, listener) if environment == "fresh" else None
+    if is_script:
+        result = run_script(old, record, home, rebuilt, listener)
+    elif rebuilt is not None:
+        result = train_there(old, record, home, rebuilt, listener)
+    else:
+        result = _train_here(old, record, home, listener)
+    if rebuilt is not None:
+        told = {"environment": str(rebuilt.folder), "not_the_same": list(rebuilt.not_the_same)}
+        result |= told
+    if result["status"] == "stopped":
+        return result
+    folder = RunFolder(Path(result["folder"]))
+    proof = prove(old, folder)
+    folder.update(proof=asdict(proof))
+    return result | {"proof": proof}
+
+
+def _rebuilt(old: RunFolder, record: dict[str, Any], listener: Listener) -> Rebuilt:
+    objects = open_home(home_of_run(old))[1]
+    with listener.progress("installing packages") as advance:
+        rebuilt = rebuild(record, objects.get, note=listener.note, advance=advance)
+    if rebuilt.reused:
+        listener.note(f"the environment of {old.id} is in {rebuilt.folder} already")
+    for each in rebuilt.not_the_same:
+        listener.note(f"warning: {each}")
+    return rebuilt
+
+
+def _train_here(old: RunFolder, record: dict[str, Any], home: Path, listener: Listener) -> dict[str, Any]:
     prepared, config = _prepared(old, record)
     folder = RunFolder(new_run(home, record.get("name")))
     origin = record["origin"] | {"of": "view"}
     with held(folder, home_of_run(old), listener) as number:
         write_inputs(folder, config, prepared, origin, name=record.get("name"), data=record["data"], parent=old.id)
         listener.note(f"run {folder.id} repeats {old.id}")
-        result = run_prepared(
+        return run_prepared(
             folder,
             prepared,
             config,
@@ -80,9 +99,6 @@ def reproduce(run: str, *, home: Path, listener: Listener | None = None) -> dict
             number=number,
             decisions=lambda part: standing_decisions(read_journal(old.path / part)),
         )
-    proof = prove(old, folder)
-    folder.update(proof=proof.__dict__)
-    return result | {"proof": proof}
 
 
 def fork(run: str, sets: Sequence[str], *, home: Path, listener: Listener | None = None) -> dict[str, Any]:
@@ -102,6 +118,8 @@ def fork(run: str, sets: Sequence[str], *, home: Path, listener: Listener | None
     """
     old = RunFolder(find_run(home, run))
     record = old.record()
+    if "plan" not in record and not old.plan.exists():
+        raise InputError(f"{old.id} was recorded by a script, which takes its settings itself: --set is for trainings")
     config = load_config(None, sets, base=recall_inputs(old).config)
     view, classes = view_of_run(old, record), old.path / "classes.toml"
     data_home = record["origin"].get("home")
@@ -148,43 +166,3 @@ def _as_in_version(sample: Sample, named: Sample) -> Sample:
         for ref, name in zip(sample.images, named.images, strict=True)
     )
     return replace(named, images=images, group=sample.group, split=sample.split)
-
-
-def prove(before: RunFolder, after: RunFolder) -> Proof:
-    """Compare the loss at every step, and the weights digests."""
-    pairs = [pair for part in _parts(before) for pair in _losses(before.path / part, after.path / part)]
-    different = [(step, old, new) for step, old, new in pairs if old != new]
-    largest = max((abs(old - new) / max(abs(old), 1e-12) for _, old, new in different), default=0.0)
-    old_record, new_record = before.record(), after.record()
-    weights = old_record["weights"], new_record["weights"]
-    scores = tuple((record.get("scores") or {}).get("mean_dice") for record in (old_record, new_record))
-    if not different and weights[0] == weights[1]:
-        verdict = "bit-identical"
-    else:
-        verdict = "within tolerance" if different and largest <= TOLERANCE else "different"
-    first = different[0] if different else None
-    return Proof(
-        verdict,
-        len(pairs),
-        first and first[0],
-        first and (first[1], first[2]),
-        largest,
-        weights,
-        (scores[0], scores[1]),
-    )
-
-
-def _parts(run: RunFolder) -> list[str]:
-    folds = sorted((run.path / "folds").glob("*"), key=lambda path: int(path.name))
-    return [f"folds/{path.name}" for path in folds] or ["."]
-
-
-def _losses(before: Path, after: Path) -> list[tuple[int, float, float]]:
-    """Steps that either took, with both losses; NaN where one did not take it."""
-    old, new = ({e["step"]: e["loss"] for e in _steps(read_journal(path))} for path in (before, after))
-    nothing = float("nan")
-    return [(step, old.get(step, nothing), new.get(step, nothing)) for step in sorted({*old, *new})]
-
-
-def _steps(events: list[Event]) -> list[Event]:
-    return [event for event in events if event["event"] == "step"]

@@ -1,13 +1,11 @@
 """A training from folder to bundle, scores and report; stopped, resumed and extended without losing a bit."""
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from useg import __version__
@@ -17,6 +15,7 @@ from useg.data.views import View, ViewFiles
 from useg.errors import InputError, TrainingError, UsegError
 from useg.experiments.attempt import Attempt, Budget
 from useg.experiments.finish import finish
+from useg.experiments.listening import Listener
 from useg.experiments.prepare import Prepared, prepare
 from useg.experiments.recalling import home_of_run, recall_run
 from useg.experiments.recording import record_folder
@@ -31,47 +30,9 @@ from useg.runs.surroundings import surroundings
 from useg.train import probe
 from useg.train.batches import Batches, class_histogram
 from useg.train.loop import overfit_one_batch
-
-Note = Callable[[str], None]
-Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
+from useg.train.planning import training_seconds
 
 EVALUATION_SHARE = 0.1
-
-
-@dataclass
-class Stop:
-    """Whether someone asked to stop: Ctrl-C or SIGTERM once; a second one ends at once."""
-
-    asked: bool = False
-
-    def install(self) -> None:
-        """Listen to the signals, in the main thread."""
-
-        def handler(number: int, frame: FrameType | None) -> None:
-            if self.asked:
-                raise KeyboardInterrupt
-            self.asked = True
-            print("\nstopping after this step; once more to stop at once", file=sys.stderr)
-
-        signal.signal(signal.SIGINT, handler)
-        signal.signal(signal.SIGTERM, handler)
-
-
-@dataclass
-class Listener:
-    """Where words and progress go; silent by default.
-
-    Attributes:
-        note: one line the user should know.
-        progress: a bar: `with progress("reading") as advance: advance(done, total=n)`.
-        stop: whether someone asked to stop.
-        keep_output: whether stdout and stderr of the process are kept with the run.
-    """
-
-    note: Note = lambda text: None
-    progress: Progress = lambda text: nullcontext(lambda *a, **k: None)
-    stop: Stop = field(default_factory=Stop)
-    keep_output: bool = False
 
 
 def train(
@@ -209,8 +170,9 @@ def run_prepared(
         validate_on = [i for i, split in enumerate(splits) if "val" in split]
         batches = Batches(plan, prepared.samples, train_on, workers=max(1, min(plan.threads, 4)))
         again = None if decisions is None else decisions(f"folds/{fold}" if several else ".")
+        budget = Budget(None if plan.budget_s is None else training_seconds(plan.budget_s))
         attempt = Attempt(
-            place, plan, prepared, batches, validate_on, Budget(plan.budget_s), number=number, world=config.workers,
+            place, plan, prepared, batches, validate_on, budget, number=number, world=config.workers,
             decisions=again,
         )  # fmt: skip
         more_steps = attempt.steps_for(minutes, epochs) if resuming and (minutes or epochs) else None
@@ -218,7 +180,7 @@ def run_prepared(
             _preflight(plan, batches, prepared, train_on, listener)
         label = f"training fold {fold + 1} of {len(prepared.fold_splits)}" if several else "training"
         with together(folder.path, fold, plan, config.workers):
-            attempt.run(listener, label=label, more_steps=more_steps)
+            attempt.run(listener, label=label, more_steps=more_steps, minutes=None if epochs else minutes)
         attempts.append(attempt)
         if listener.stop.asked:
             break

@@ -42,7 +42,7 @@ class Ahead:
         depth_bytes: how much may lie ready; at most half of the cache is used.
     """
 
-    def __init__(self, fetcher: Fetcher, order: Iterable[Sequence[Wanted]], *, depth_bytes: int) -> None:
+    def __init__(self, fetcher: Fetcher, order: Iterable[Sequence[Wanted]], *, depth_bytes: int = 512 * 2**20) -> None:
         self._fetcher = fetcher
         self._order = iter(order)
         self._depth = min(depth_bytes, fetcher.cache.max_bytes // 2)

@@ -6,14 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from useg.home.cache import Cache
 from useg.home.locks import claims_in
 from useg.home.objects import LOT_BYTES, Objects, in_lots
-
-if TYPE_CHECKING:
-    from useg.home.ahead import Ahead
 
 _Piece = TypeVar("_Piece")
 Wanted = tuple[str, str]
@@ -69,12 +66,6 @@ class Fetcher:
         """Meanwhile these files stay; see `files`."""
         with self.cache.pin({digest for digest, _ in wanted}):
             yield self.files(wanted, stop=stop)
-
-    def ahead(self, order: Iterable[Sequence[Wanted]], *, depth_bytes: int = 512 * 2**20) -> "Ahead":
-        """Fetch groups of files ahead, in the order in which they will be asked for; see `Ahead`."""
-        from useg.home.ahead import Ahead
-
-        return Ahead(self, order, depth_bytes=depth_bytes)
 
     def _fetch(self, missing: Sequence[Wanted], stop: Event) -> bool:
         """Fetch what nobody else is fetching; False when others fetch all of it."""

@@ -17,6 +17,7 @@ from useg.home.store import Folder
 from useg.runs.journal import LONGEST_TEXT, Journal
 from useg.runs.keeper import start_keeper
 from useg.runs.lease import claim_attempt
+from useg.runs.numbers import from_json, to_json
 from useg.runs.record import RunFolder, now
 from useg.runs.surroundings import running_script, surroundings
 
@@ -45,8 +46,8 @@ def start(
         InputError: the name or the settings cannot be kept. ResourceError: the home cannot be written.
     """
     folder = RunFolder(new_run(folder_for_runs(None if home is None else str(home)), name))
-    canonical = orjson.dumps(dict(config or {}), default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
-    settings = orjson.loads(canonical)
+    canonical = to_json(dict(config or {}), orjson.OPT_SORT_KEYS)
+    settings = from_json(canonical)
     folder.update(
         format=2,
         run=folder.id,

@@ -1,9 +1,9 @@
 """What differs between runs: settings, plan, code, data, environment, machine, curves and scores."""
 
 import math
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,19 +11,18 @@ import orjson
 
 from useg.errors import DamagedFile, InputError, UsegError
 from useg.home.store import Missing, Store
+from useg.runs.code_texts import itself, text_of, unified
 from useg.runs.facts import completed, flattened
 from useg.runs.following import history
 from useg.runs.journal import Event
+from useg.runs.numbers import from_json
 from useg.runs.record import read_record
 from useg.runs.verdict import Scored, judge, sample_rows
 
 _DECIDED_BY_CLOCK = ("steps", "warmup_steps", "cooldown_steps", "validate_every", "patches_per_epoch")
 _MEASURED = ("seconds_per_step", "reasons", "seed")
-_OF_A_PLACE = ("root", "branch", "remote", "installed", "left_out")
+_PLACES = re.compile(r"python\.executable: |sources\.[^ ]+\.(path|url|editable): ")
 _SHOWN_STEPS = 5
-_HEX = frozenset("0123456789abcdef")
-_LARGEST_TEXT = 2**20
-_MOST_LINES = 400
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ def _read(store: Store, run: str, label: str) -> Run:
 def _json(store: Store, run: str, name: str) -> Any:
     key = f"runs/{run}/{name}"
     try:
-        return orjson.loads(store.get(key))
+        return from_json(store.get(key))
     except Missing:
         return None
     except orjson.JSONDecodeError as error:
@@ -281,50 +280,24 @@ def _configuration(run: Run) -> str:
         {name: value for name, value in plan.items() if name not in left_out},
         [origin.get("version"), origin.get("view")] if origin.get("version") else run.record.get("data"),
         dict(run.splits),
-        {part: {k: v for k, v in (facts or {}).items() if k not in _OF_A_PLACE} for part, facts in code.items()},
+        itself(code),
     ]
     return orjson.dumps(parts, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()
 
 
 def _code(runs: Sequence[Run]) -> dict[str, Any]:
     """What differs in the code; texts that the homes keep are compared line by line."""
-    facts = differing({run.label: run.record.get("code") for run in runs})
+    facts = differing({run.label: itself(run.record.get("code") or {}) for run in runs})
     diffs = []
     first = runs[0]
     for name, values in facts.items():
         for other in runs[1:]:
             pair = values.get(first.label), values.get(other.label)
-            texts = [_text(run, value) for run, value in zip((first, other), pair, strict=True)]
+            texts = [text_of(run.store, value) for run, value in zip((first, other), pair, strict=True)]
             if pair[0] != pair[1] and any(text is not None for text in texts):
-                lines = _unified(texts, [f"{run.label}: {name}" for run in (first, other)])
+                lines = unified(texts, [f"{run.label}: {name}" for run in (first, other)])
                 diffs.append({"name": name, "first": first.label, "second": other.label, "lines": lines})
     return {"facts": facts, "diffs": diffs}
-
-
-def _text(run: Run, value: Any) -> str | None:
-    """What a fact of the code says as text: itself where it has lines, or the object whose digest it is."""
-    if not isinstance(value, str):
-        return None
-    if "\n" in value:
-        return value
-    if len(value) != 64 or not set(value) <= _HEX:
-        return None
-    from useg.home.objects import Objects
-
-    objects = Objects(run.store)
-    with suppress(UsegError, UnicodeDecodeError, KeyError):
-        if objects.length(value) <= _LARGEST_TEXT:
-            return objects.get(value).decode()
-    return None
-
-
-def _unified(texts: Sequence[str | None], names: Sequence[str]) -> list[str]:
-    import difflib
-
-    before, after = ((text or "").splitlines() for text in texts)
-    lines = list(difflib.unified_diff(before, after, names[0], names[1], lineterm=""))
-    more = len(lines) - _MOST_LINES
-    return [*lines[:_MOST_LINES], f"... {more} more lines"] if more > 0 else lines
 
 
 def _environment(first: Run, second: Run) -> dict[str, Any] | None:
@@ -333,7 +306,8 @@ def _environment(first: Run, second: Run) -> dict[str, Any] | None:
         return None
     from useg.runs.environment import environment_difference
 
-    told = [str(difference) for difference in environment_difference(before, after)]
+    differences = map(str, environment_difference(before, after))
+    told = [difference for difference in differences if not _PLACES.match(difference)]
     return {"first": first.label, "second": second.label, "differences": told} if told else None
 
 

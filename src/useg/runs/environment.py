@@ -43,6 +43,8 @@ _COMPUTES = (
 _COMPUTES_TOO = re.compile(r"nvidia-.*|pytorch-.*|torch.*|cuda-.*|opencv-.*|intel-.*|mkl-.*|onednn.*|tbb")
 _THREADS = re.compile(r"variables\.\w*(THREADS|AFFINITY|PROC_BIND|PLACES|DYNAMIC|SCHEDULE)\w*|torch\.\w*threads\w*")
 _INDEX = "https://download.pytorch.org/whl/"
+CPU_INDEX = _INDEX + "cpu"
+"""PyTorch's own index of builds without CUDA."""
 _TORCH_BUILD = re.compile(r"cpu|cu\d+|rocm[\d.]+|xpu")
 
 Importance = Literal["may change results", "hardly"]
@@ -310,4 +312,4 @@ def _from_source(name: str, source: Mapping[str, Any], environment: Mapping[str,
     return f"{name} @ {url}" + (f"#sha256={digest.removeprefix('sha256:')}" if digest else "")
 
 
-__all__ = ["Difference", "environment", "environment_difference", "requirements_text"]
+__all__ = ["CPU_INDEX", "Difference", "environment", "environment_difference", "requirements_text"]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from useg.errors import UsegError
+from useg.errors import ResourceError, UsegError
 from useg.home.store import Store
 from useg.runs.changes import NO_RECORD, pulse_of, signs_of
 from useg.runs.facts import decoded, facts_in, facts_of
@@ -266,14 +266,16 @@ class Index:
         for name in names:
             pulse = pulse_of(self.store, name)
             problem = "" if signs[name] != NO_RECORD else "no record in it"
-            status, found = "", facts_of({}, {}, "")
+            sign, status, found = signs[name], "", facts_of({}, {}, "")
             if not problem:
                 try:
                     found = facts_of(*_read(self.store, name), name)
                     status = found.status if found.status in ENDED else _status(self.store, name)
                 except UsegError as error:
                     problem = str(error)
-            row = (signs[name], pulse, status, found.removed, problem, name)
+                    if isinstance(error, ResourceError):
+                        sign = "?"  # so that it is read again at the next look
+            row = (sign, pulse, status, found.removed, problem, name)
             known = self._table.execute("SELECT number FROM runs WHERE id = ?", (name,)).fetchone()
             if known:
                 number = known[0]

@@ -12,6 +12,7 @@ from useg.errors import DamagedFile, ResourceError
 from useg.home.folder import write_atomically
 from useg.home.store import Folder, Store
 from useg.runs.journal import Event, read_journal
+from useg.runs.numbers import from_json, to_json
 
 _ENTRY = re.compile(r"runs/[^/]+/record/(\d{8})")
 _TRIES = 100
@@ -31,7 +32,7 @@ def read_record(store: Store, run: str) -> dict[str, Any]:
     keys = [entry.key for entry in store.list(f"runs/{run}/record/") if _ENTRY.fullmatch(entry.key)]
     for key in _whole_record(store, run) + keys:
         try:
-            found |= orjson.loads(store.get(key))
+            found |= from_json(store.get(key))
         except (ValueError, TypeError) as error:
             raise DamagedFile(f"{store.url}/{key}: not a JSON object: {error}") from error
     if not found:
@@ -61,8 +62,7 @@ def _whole_record(store: Store, run: str) -> list[str]:
 
 
 def _json(content: Any) -> bytes:
-    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-    return orjson.dumps(content, option=options, default=str) + b"\n"
+    return to_json(content, orjson.OPT_INDENT_2) + b"\n"
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ class RunFolder:
         return append_record(Folder(self.home), self.id, changes)
 
     def read_json(self, name: str) -> Any:
-        """What `write_json` wrote.
+        """What `write_json` wrote; NaN and infinities are what they were.
 
         Raises:
             DamagedFile: it is not there, or not JSON.
         """
         path = self.path / name
         try:
-            return orjson.loads(path.read_bytes())
+            return from_json(path.read_bytes())
         except FileNotFoundError:
             raise DamagedFile(f"{path} is missing, so this run cannot go on; begin a new one") from None
         except orjson.JSONDecodeError as error:

@@ -1,9 +1,12 @@
+import base64
+import io
 import math
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from useg.experiments.report import Picture, write_report
 
@@ -147,7 +150,7 @@ def test_the_page_needs_nothing_else(page):
     read = Page(page)
     fetched = [(tag, value) for tag, name, value in read.attributes if name in {"src", "href", "data", "poster"}]
     assert fetched
-    assert all(tag == "img" and value.startswith("data:image/png;base64,") for tag, value in fetched)
+    assert all(tag == "img" and value.startswith("data:image/webp;base64,") for tag, value in fetched)
     style = re.search("<style>(.*?)</style>", page, re.DOTALL)[1]
     assert "url(" not in style
     assert "@import" not in style
@@ -218,3 +221,31 @@ def test_pictures_are_made_small_enough(tmp_path):
     write_report(path, record={}, journal_events=[], scores={}, pictures=[large])
     stored = re.search(r"base64,([^\"]+)", path.read_text())[1]
     assert Image.open(io.BytesIO(base64.b64decode(stored))).size == (320, 640)
+
+
+def test_a_page_of_many_large_pictures_stays_small(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (420, 700, 3), dtype=np.uint8)
+    panels = dict.fromkeys(("image", "true", "predicted", "errors"), noise)
+    many = [Picture(f"sample {i}", "worst" if i % 2 else "best", "Dice 0.5", panels) for i in range(12)]
+    write_report(tmp_path / "report.html", record={}, journal_events=[], scores={}, pictures=many)
+    assert (tmp_path / "report.html").stat().st_size < 3_000_000
+    shown = _shown(tmp_path / "report.html")
+    assert len(shown) == 48
+    assert all(min(image.size) >= 100 for image in shown)
+
+
+@pytest.mark.parametrize(("size", "longest"), [((90, 60), 90), ((200, 300), 300), ((1500, 700), 640)])
+def test_small_pictures_are_shown_as_they_are_and_large_ones_smaller(tmp_path, size, longest):
+    ramp = np.linspace(0, 255, size[0] * size[1] * 3).reshape(*size, 3).astype(np.uint8)
+    one = Picture("a", "sample", "Dice 0.5", {"image": ramp})
+    write_report(tmp_path / "report.html", record={}, journal_events=[], scores={}, pictures=[one])
+    (shown,) = _shown(tmp_path / "report.html")
+    assert max(shown.size) == longest
+    if max(size) < 640:
+        np.testing.assert_array_equal(np.asarray(shown), ramp)
+    assert ('class="enlarged"' in (tmp_path / "report.html").read_text()) == (longest < 200)
+
+
+def _shown(path):
+    found = re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", path.read_text())
+    return [Image.open(io.BytesIO(base64.b64decode(text))) for text in found]

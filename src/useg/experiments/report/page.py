@@ -9,7 +9,7 @@ from typing import Any
 from useg.experiments.report.charts import Line, line_chart
 from useg.experiments.report.curves import curves
 from useg.experiments.report.markup import Markup, joined, tag
-from useg.experiments.report.pictures import Picture, sample_pictures
+from useg.experiments.report.pictures import MOST_BYTES, Picture, sample_pictures
 from useg.experiments.report.tables import (
     as_name,
     as_number,
@@ -197,7 +197,8 @@ def _pictures(pictures: Sequence[Picture], legend: Mapping[str, Sequence[int]]) 
     for rank, title in (("worst", "Where it is worst"), ("best", "Where it is best"), ("sample", "Samples")):
         chosen = [picture for picture in pictures if picture.rank == rank]
         if chosen:
-            found += _section(title, sample_pictures(chosen, legend))
+            share = MOST_BYTES * len(chosen) // len(pictures)
+            found += _section(title, sample_pictures(chosen, legend, most_bytes=share))
     return found
 
 
