@@ -39,7 +39,9 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f" ({self.remedy})" if self.remedy else "")
+        # a name may hold line breaks, or what moves the cursor of a terminal
+        where = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in self.where)
+        return f"{where}: {self.what}" + (f" ({self.remedy})" if self.remedy else "")
 
 
 class DataError(InputError):

@@ -261,6 +261,29 @@ def test_what_cannot_be_done_is_said(data: Path, tmp_path: Path, told: Any, caps
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["verify", "gc", "du"])
+def test_a_home_that_is_not_there_is_not_called_sound(command: str, tmp_path: Path, capsys: Any) -> None:
+    assert call("data", command, "--home", tmp_path / "nowhere") == 2
+    assert "nowhere: there is no home" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_what_others_wrote_cannot_control_a_terminal(data: Path, tmp_path: Path, told: Any, capsys: Any) -> None:
+    home = ["--home", tmp_path / "home"]
+    told("data", "add", data, "--name", "cells", "-m", "one\n\x1b[31mtwo", *home)
+    capsys.readouterr()
+    for command in ("log", "show"):
+        assert call("data", command, "cells", *home) == 0
+        shown = capsys.readouterr().out
+        assert "one  [31mtwo" in shown
+        assert "\x1b" not in shown
+    assert told("data", "log", "cells", *home)["versions"][0]["message"] == "one\n\x1b[31mtwo"
+    assert call("data", "add", data, "--name", "cells@main", *home) == 2
+    assert "--branch says which" in capsys.readouterr().err
+    assert call("data", "diff", "cells", "cells", "--html", tmp_path / "no" / "page.html", *home) == 2
+    assert "page.html: cannot write" in capsys.readouterr().err
+
+
 def test_what_was_interrupted_is_measured_the_next_time(
     data: Path, tmp_path: Path, told: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,18 @@ def test_the_report_says_what_was_understood(data, useg):
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize(("width", "quantiles"), [(60, 3), (120, 7)])
+def test_tables_fit_the_terminal_and_numbers_stay_whole(data, useg, monkeypatch, width, quantiles):
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = useg("inspect", data).out.splitlines()
+    assert max(len(line) for line in lines if "/" not in line) <= width  # paths are as long as they are
+    at = next(number for number, line in enumerate(lines) if line.startswith("Objects"))
+    head = lines[at + 1].replace(" %", "").split()
+    assert len([name for name in head if name != "count"]) == quantiles
+    size = next(line for line in lines if line.strip().startswith("size (pixels)"))
+    assert len(size.split()) == 2 + len(head)
+
+
 def test_json_is_one_object_in_the_last_line(data, useg):
     done = useg("inspect", data, "--json")
     assert done.status == 0

@@ -104,3 +104,21 @@ def test_a_run_can_be_varied(data: Path, home: Path, told: Any) -> None:
     record = RunFolder(Path(other["folder"])).record()
     assert (record["parent"], record["config"]["train"]["lr"]) == (run["run"], 0.01)
     assert record["origin"]["version"] == RunFolder(Path(run["folder"])).record()["origin"]["version"]
+
+
+def test_what_cannot_be_asked_together_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("reproduce", "any", "--env", "old", "--home", home) == 2
+    assert "--env: wanted current or fresh, not 'old'" in capsys.readouterr().err
+    assert call("reproduce", "any", "--env", "fresh", "--set", "seed=1", "--home", home) == 2
+    assert "leave out --env fresh" in capsys.readouterr().err
+
+
+def test_surroundings_that_differ_are_named(data: Path, home: Path, told: Any) -> None:
+    run = told("train", data, *SMALL, "--home", home)
+    folder = RunFolder(Path(run["folder"]))
+    environment = folder.record()["environment"]
+    folder.update(environment=environment | {"packages": environment["packages"] | {"torch": "1.0"}})
+    again = told("reproduce", run["run"], "--home", home)
+    assert again["proof"]["verdict"] == "bit-identical"
+    (first, *_) = again["proof"]["surroundings"]
+    assert first.startswith("torch: 1.0 -> ")

@@ -9,7 +9,7 @@ from PIL import Image
 from useg.data.images import read_header, read_image
 from useg.data.labels import LabelClass, LabelMapping
 from useg.data.reading import Sample
-from useg.data.transforming import change_files, class_factors, geometric, merge_classes
+from useg.data.transforming import change_files, class_factors, geometric, merge_classes, space_after
 from useg.data.transforms import parse_transforms
 from useg.errors import DataError, InputError
 from useg.home.cache import Cache
@@ -43,6 +43,26 @@ def test_sizes_and_values(tmp_path: Path) -> None:
     assert changed(tmp_path, "resize=64x32")[0].shape == (3, 64, 32)
     with pytest.raises(DataError, match=r"resize=8x8x8 has 3 sides, its image 30x40"):
         changed(tmp_path, "resize=8x8x8")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["resize=20"],
+        ["resize=64x32"],
+        ["scale=0.33"],
+        ["scale=2", "crop=31x50+3+4", "rotate=270"],
+        ["rotate=180", "resize=7"],
+        ["rotate=90", "scale=0.01"],
+    ],
+)
+def test_the_size_is_known_before(texts: list[str], tmp_path: Path) -> None:
+    assert space_after(geometric(parse_transforms(texts)), (30, 40)) == changed(tmp_path, *texts)[0].shape[1:]
+
+
+@pytest.mark.parametrize("text", ["rotate=30", "resize=8x8x8", "crop=31x5", "crop=8x8+0+33", "crop=5x5x5"])
+def test_a_size_that_cannot_be_told_is_none(text: str) -> None:
+    assert space_after(geometric(parse_transforms([text])), (30, 40)) is None
 
 
 def test_turns_and_crops(tmp_path: Path) -> None:

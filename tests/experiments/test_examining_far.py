@@ -213,6 +213,19 @@ def test_a_bad_file_is_named_when_a_training_reads_it(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("few")
+def test_a_view_that_changes_its_samples_begins_with_a_share(folder: Path, tmp_path: Path) -> None:
+    dataset = added(Memory(), folder, inspected=True)
+    fetcher = Counting(Objects(dataset.store), Cache(tmp_path / "one"))
+    view = open_view(dataset, "", None, fetcher, ["resize=40", "merge=2:1"])
+    found = examined(view, None, None).found
+    assert len(set(fetcher.asked) & images_of(dataset)) == FEW
+    assert (found.fingerprint.samples, found.fingerprint.median_space) == (FEW, (33, 40))
+    samples = Samples(found.reading.samples, found.mapping, 1, source=view.files)
+    assert samples.space(3) == samples[3].space == (33, 40)
+    assert np.unique(samples[samples.keys.index(RARE)].classes).tolist() == [0, 1]
+
+
+@pytest.mark.usefixtures("few")
 def test_without_statistics_all_is_read(folder: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(store := Memory(), Objects(store), "cells")
     add(dataset, folder)

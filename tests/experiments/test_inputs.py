@@ -70,6 +70,12 @@ def test_earlier_results_are_no_inputs(tmp_path):
     assert names([tmp_path / "scans"], tmp_path / "scans" / "predicted") == {"a.png": "a"}
 
 
+def test_a_folder_of_nothing_but_results_says_so(tmp_path):
+    picture(tmp_path / "scans" / "images" / "a.png")
+    with pytest.raises(InputError, match=r"no image to predict in .*scans but those in .*images, where results go"):
+        find_inputs([tmp_path / "scans"], tmp_path / "scans" / "images", [], [])
+
+
 def test_results_over_inputs_are_refused(tmp_path):
     image = picture(tmp_path / "a.png")
     with pytest.raises(InputError, match="could overwrite"):

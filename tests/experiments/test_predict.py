@@ -12,7 +12,7 @@ from torch import nn
 
 from useg.data.images import read_header, read_image
 from useg.data.labels import LabelClass, LabelMapping
-from useg.errors import DataError, InputError, Problem
+from useg.errors import DataError, InputError, Problem, ResourceError
 from useg.experiments.ensemble import Ensemble, Member, resident_bytes
 from useg.experiments.fields import open_field
 from useg.experiments.inputs import Input
@@ -360,7 +360,7 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path):
 def test_a_limit_that_cannot_be_met_says_how_much_more_is_needed(tmp_path):
     bundle = bundle_file(tmp_path / "m.useg")
     image = picture(tmp_path / "a.png", 200, 200)
-    with pytest.raises(DataError, match=r"a\.png: .*Raise it"):
+    with pytest.raises(ResourceError, match=r"too low: the program and the model alone take \d+ MB; give \d+ MB"):
         predict([bundle], [image], tmp_path / "out", memory_limit_bytes=resident_bytes() // 2)
     assert files_of(tmp_path / "out") == set()
 

@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path: Path, monkeypatch, failing
 
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="No such file or directory"):
+    with pytest.raises(ResourceError, match=r"No such file or directory\. Make its folder"):
         write_atomically(tmp_path / "gone" / "a", b"")
     with pytest.raises(ResourceError, match="cannot write"), writing(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied")

@@ -38,8 +38,11 @@ def add(
 ) -> None:
     """Make what DATA holds the next version of a data set."""
     from useg.data.adding import add as add_data
+    from useg.errors import InputError
 
-    dataset, _ = opened(name, home)
+    dataset, ref = opened(name, home)
+    if ref:
+        raise InputError(f"--name wants the data set alone, not {name!r}; --branch says which branch moves")
     with progress("adding") as advance:
         added = add_data(dataset, data, message, link=link, strip=strip, keep=keep, branch=branch, progress=advance)
     for problem in (*added.problems, *added.left):
@@ -54,7 +57,8 @@ def add(
             warn(f"{dataset.name}@{added.digest[:12]} is there, but not measured: repeat this, or train all the same")
             raise
         if wrong:
-            warn(f"{len(wrong)} problems keep this from being trained on, such as {wrong[0]}; useg inspect tells all")
+            told = f"{len(wrong)} problem{'s' if len(wrong) > 1 else ''}, such as {wrong[0]}"
+            warn(f"this cannot be trained on yet: {told}; useg inspect tells all")
     found = {
         "name": dataset.name,
         "digest": added.digest,
@@ -83,8 +87,8 @@ def log(name: Name, home: Home = None, json: Json = False) -> None:
         for version in versions:
             at = f" ({', '.join(names[version.commit])})" if version.commit in names else ""
             record = version.record
-            lines.append(f"{version.digest[:12]}{at}  {record['time'][:19]}  {record['author']}")
-            lines.append(f"    {version.samples} samples: {record['message']}")
+            lines.append(f"{version.digest[:12]}{at}  {record['time'][:19]}  {on_a_line(record['author'])}")
+            lines.append(f"    {version.samples} samples: {on_a_line(record['message'])}")
         return "\n".join(lines)
 
     emit({"versions": [version.summary() for version in versions]}, json=json, text=text)
@@ -98,7 +102,7 @@ def show(name: Name, home: Home = None, json: Json = False) -> None:
     found = version.summary() | described(manifest)
 
     def text() -> str:
-        lines = [f"{dataset.name}@{version.digest}", f"  {version.record['message']}"]
+        lines = [f"{dataset.name}@{version.digest}", f"  {on_a_line(version.record['message'])}"]
         lines += [f"  {key}: {value}" for key, value in described(manifest).items()]
         return "\n".join(lines)
 
@@ -296,8 +300,14 @@ def checkout(
 def emit_version(dataset: "Dataset", version: "Version", *, json: bool, changed: int | None = None) -> None:
     """Print a version that was made, and how many of its samples changed."""
     said = "" if changed is None else f", {changed} changed"
-    text = f"{dataset.name}@{version.digest[:12]}, {version.samples} samples{said}: {version.record['message']}"
+    message = on_a_line(version.record["message"])
+    text = f"{dataset.name}@{version.digest[:12]}, {version.samples} samples{said}: {message}"
     emit(version.summary() | ({} if changed is None else {"changed": changed}), json=json, text=text)
+
+
+def on_a_line(text: str) -> str:
+    """What somebody wrote, without line feeds and what would control a terminal."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 COMMANDS = {

@@ -1,13 +1,17 @@
 """The commands of `useg data` that look after homes: send, check, clean up, withdraw."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from useg.cli.data_options import Home, Json, Name, opened
 from useg.cli.output import emit, progress, warn
 from useg.home.amounts import size
+
+if TYPE_CHECKING:
+    from useg.home.objects import Objects
+    from useg.home.store import Store
 
 Other = Annotated[str, typer.Argument(metavar="HOME", help="The other home: a folder, s3://, gs:// or az://.")]
 To = Annotated[str, typer.Option("--branch", help="The branch that moves.")]
@@ -46,13 +50,24 @@ def _send(
     emit(found, json=json, text=text)
 
 
+def existing_home(address: str | None) -> "tuple[Store, Objects]":
+    """A home by its address, which must be there if it is a folder: a wrong one would look sound and empty."""
+    from useg.errors import InputError
+    from useg.home.opening import open_home
+    from useg.home.store import Folder
+
+    store, objects = open_home(address)
+    if isinstance(store, Folder) and not store.root.exists():
+        raise InputError(f"{store.url}: there is no home")
+    return store, objects
+
+
 def verify(home: Home = None, json: Json = False) -> None:
     """Read every object of a home, count its versions' digests again, and name what is damaged."""
     from useg.data.version_check import verify_versions
-    from useg.home.opening import open_home
     from useg.home.verification import verify as check
 
-    store, objects = open_home(home)
+    store, objects = existing_home(home)
     with progress("checking objects") as advance:
         problems = check(objects, progress=advance)
     with progress("checking versions") as advance:
@@ -72,10 +87,9 @@ def gc(
 ) -> None:
     """Delete runs that were removed long enough ago, and what nothing leads to any more."""
     from useg.home.collect import collect
-    from useg.home.opening import open_home
     from useg.runs.removing import delete_removed
 
-    store, objects = open_home(home)
+    store, objects = existing_home(home)
     runs = delete_removed(store, grace_s=3600 * grace_hours)
     done = collect(store, objects, grace_s=3600 * grace_hours)
     text = (
@@ -90,10 +104,9 @@ def gc(
 def du(home: Home = None, json: Json = False) -> None:
     """Show how much room a home takes, and each of its data sets."""
     from useg.data.versions import Dataset, list_datasets
-    from useg.home.opening import open_home
     from useg.home.reaching import closure
 
-    store, objects = open_home(home)
+    store, objects = existing_home(home)
     stored = sum(entry.size for entry in store.list("packs/"))
     rows = {}
     for name in list_datasets(store):

@@ -131,10 +131,10 @@ def as_text(scores: dict[str, Any]) -> str:
         f"(over {mean_over})",
     ]
     if scores["surface"]:
-        low, high = surface["missed_values"]
+        low, high = (f"{value:.4g}" for value in surface["missed_values"])
         lines.append(
             f"outlines in {surface['unit']}: NSD within {surface['tolerance'][0]:g}; "
-            f"a missed class counts as the image diagonal, {low:.4g}{f'..{high:.4g}' if high > low else ''}"
+            f"a missed class counts as the image diagonal, {low}{f'..{high}' if high != low else ''}"
         )
     lines += [_objects(scores["instances"])] if scores["instances"] else []
     lines += [_membranes(scores["membranes"])] if scores["membranes"] else []

@@ -11,7 +11,6 @@ from useg.data.foreign import ways_out
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from useg.data.fingerprint import ChannelStatistics, Fingerprint, Quantiles
     from useg.data.inspect import Inspection
@@ -82,20 +81,32 @@ def _wrapped(out: "Console", text: str, indent: int = 2) -> None:
     out.print(Padding(Text(text), (0, 0, 0, indent)))
 
 
-def _table(*columns: str, left: int = 1) -> "Table":
+_SPARED = (("std",), ("0.5 %", "99.5 %"), ("5 %", "95 %"), ("25 %", "75 %"), ("count",), ("in samples",))
+"""Columns that a narrow terminal does without, the first ones first; `--json` has them all."""
+
+
+def _show(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    """Print a table; the first columns, of words, are broken into lines where it is too wide, numbers are not."""
     from rich.box import SIMPLE_HEAD
+    from rich.measure import Measurement
+    from rich.padding import Padding
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position < left else "right", overflow="fold")
-    return table
-
-
-def _put(out: "Console", table: "Table") -> None:
-    from rich.padding import Padding
-
-    out.print(Padding(table, (0, 0, 0, 2)))
+    kept = list(columns)
+    spared = [names for names in _SPARED if set(names) <= set(columns)]
+    while True:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+        for name in kept:
+            is_text = columns.index(name) < left
+            table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        for row in rows:
+            table.add_row(*(cell for name, cell in zip(columns, row, strict=True) if name in kept))
+        indented = Padding(table, (0, 0, 0, 2))
+        if not spared or Measurement.get(out, out.options.update(max_width=10_000), indented).maximum <= out.width:
+            break
+        without = spared.pop(0)
+        kept = [name for name in kept if name not in without]
+    out.print(indented)
 
 
 def _images(out: "Console", fingerprint: "Fingerprint") -> None:
@@ -133,14 +144,15 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _channels(out: "Console", fingerprint: "Fingerprint") -> None:
     _heading(out, "Channels")
-    table = _table("channel", "min", "0.5 %", "median", "99.5 %", "max", "mean", "std", "kind")
+    columns = ("channel", "min", "0.5 %", "median", "99.5 %", "max", "mean", "std", "kind")
+    rows = []
     for channel in fingerprint.channel_statistics:
         numbers = (
             channel.minimum, channel.percentile_00_5, channel.percentile_50, channel.percentile_99_5,
             channel.maximum, channel.mean, channel.std,
         )  # fmt: skip
-        table.add_row(channel.name, *(_number(v) for v in numbers), _kind(channel))
-    _put(out, table)
+        rows.append((channel.name, *(_number(v) for v in numbers), _kind(channel)))
+    _show(out, columns, rows)
 
 
 def _kind(channel: "ChannelStatistics") -> str:
@@ -159,30 +171,20 @@ def _number(value: float) -> str:
 
 def _classes(out: "Console", mapping: "LabelMapping", fingerprint: "Fingerprint | None") -> None:
     _heading(out, f"Classes ({_KINDS[mapping.kind]})")
-    table = _table("id", "name", "in the files", "share", "in samples", left=3)
+    rows = []
     for position, cls in enumerate(mapping.classes):
         measured = fingerprint.classes[position] if fingerprint and fingerprint.classes else None
         share = f"{100 * measured.share:.2f} %" if measured else ""
-        table.add_row(
-            str(position),
-            cls.name,
-            _stored(mapping, position),
-            share,
-            f"{measured.samples:,}" if measured else "",
-        )
+        samples = f"{measured.samples:,}" if measured else ""
+        rows.append((str(position), cls.name, _stored(mapping, position), share, samples))
     if mapping.ignore or mapping.ignore_colours:
         listed = ", ".join(str(v) for v in (*mapping.ignore, *mapping.ignore_colours))
         share = f"{100 * fingerprint.ignored_share:.2f} % of all" if fingerprint else ""
-        table.add_row("–", "not annotated", listed, share, "")
+        rows.append(("–", "not annotated", listed, share, ""))
     elif fingerprint and fingerprint.ignored_share:
-        table.add_row(
-            "–",
-            "not annotated",
-            "outside of the region",
-            f"{100 * fingerprint.ignored_share:.2f} % of all",
-            "",
-        )
-    _put(out, table)
+        share = f"{100 * fingerprint.ignored_share:.2f} % of all"
+        rows.append(("–", "not annotated", "outside of the region", share, ""))
+    _show(out, ("id", "name", "in the files", "share", "in samples"), rows, left=3)
 
 
 _KINDS = {
@@ -212,18 +214,18 @@ def _objects(out: "Console", fingerprint: "Fingerprint") -> None:
     kind = "told apart by the labels" if objects.source == "instances" else "connected pieces of one class"
     _heading(out, f"Objects ({kind})")
     unit = "voxels" if fingerprint.ndim == 3 else "pixels"
-    table = _table("", "count", "min", "5 %", "25 %", "median", "75 %", "95 %", "max")
     rows: list[tuple[str, Quantiles | None]] = [
         ("objects of a sample", objects.per_sample),
         (f"size ({unit})", objects.size_px),
         ("longest edge (px)", objects.extent_px),
         ("gap to a neighbour (px)", objects.gap_px),
     ]
+    shown = []
     for name, q in rows:
         if q is not None:
             numbers = (q.minimum, q.p05, q.p25, q.median, q.p75, q.p95, q.maximum)
-            table.add_row(name, f"{q.count:,}", *(f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in numbers))
-    _put(out, table)
+            shown.append((name, f"{q.count:,}", *(f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in numbers)))
+    _show(out, ("", "count", "min", "5 %", "25 %", "median", "75 %", "95 %", "max"), shown)
     if objects.touching_share:
         _wrapped(out, f"{100 * objects.touching_share:.1f} % of neighbouring pairs touch")
 

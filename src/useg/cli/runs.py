@@ -16,6 +16,7 @@ from useg.cli.output import emit, progress, warn
 from useg.cli.output import note as tell
 from useg.cli.runs_compare import compare
 from useg.cli.runs_mirror import mirror
+from useg.cli.runs_sample import sample
 from useg.cli.runs_watch import watch
 
 if TYPE_CHECKING:
@@ -329,6 +330,7 @@ COMMANDS = {
     "note": note,
     "rm": rm,
     "compare": compare,
+    "sample": sample,
     "export": export,
     "find": find,
     "index": index,

@@ -167,8 +167,9 @@ def summary(result: dict[str, Any]) -> str:
     for name, row in scores["classes"].items():
         dice = "  -  " if row["dice"] is None else f"{row['dice']:.3f}"
         iou = "  -  " if row["iou"] is None else f"{row['iou']:.3f}"
+        images = f"{row['images_with_class']} image{'s' * (row['images_with_class'] != 1)}"
         missed = f"  missed in {row['images_missed']}" if row["images_missed"] else ""
-        lines.append(f"  {name:<{width}}  Dice {dice}  IoU {iou}  in {row['images_with_class']} images{missed}")
+        lines.append(f"  {name:<{width}}  Dice {dice}  IoU {iou}  in {images}{missed}")
     objects, membranes = scores.get("instances"), scores.get("membranes")
     lines.append(f"  pixel error {scores['pixel_error']:.4f}")
     if objects:

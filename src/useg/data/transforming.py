@@ -72,14 +72,38 @@ def _apply(key: str, transform: Geometric, array: Raw, *, is_label: bool) -> Raw
         return _crop(key, transform, array)
     if isinstance(transform, Rotate):
         return _rotate(transform.degrees, array, is_label=is_label)
-    if isinstance(transform, Scale):
-        size = tuple(max(1, round(side * transform.factor)) for side in space)
-    elif transform.longest_px is not None:
-        size = tuple(max(1, round(side * transform.longest_px / max(space))) for side in space)
-    else:
-        size = transform.size_px
+    size = _size(transform, space)
     _same_axes(key, transform, len(size), space)
     return _resized(array, size, is_label=is_label)
+
+
+def _size(transform: Resize | Scale, space: tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(transform, Scale):
+        return tuple(max(1, round(side * transform.factor)) for side in space)
+    if transform.longest_px is not None:
+        return tuple(max(1, round(side * transform.longest_px / max(space))) for side in space)
+    return transform.size_px
+
+
+def space_after(transforms: Sequence[Geometric], space: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The size over space that changes lead to, without making them; None where only making them can tell."""
+    for transform in transforms:
+        if isinstance(transform, Rotate):
+            if transform.degrees % 90:
+                return None
+            turned = (*space[:-2], space[-1], space[-2])
+            space = turned if transform.degrees % 180 else space
+        elif isinstance(transform, Crop):
+            starts = transform.start_px or (0,) * len(transform.size_px)
+            ends = [start + size for start, size in zip(starts, transform.size_px, strict=True)]
+            if len(ends) != len(space) or any(end > side for end, side in zip(ends, space, strict=True)):
+                return None
+            space = transform.size_px
+        elif len(size := _size(transform, space)) == len(space):
+            space = size
+        else:
+            return None
+    return space
 
 
 def _same_axes(key: str, transform: Geometric, axes: int, space: tuple[int, ...]) -> None:

@@ -1,6 +1,5 @@
 """A page that shows how label maps differ between two versions of a data set."""
 
-import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ from useg.errors import UsegError
 from useg.experiments.overlay import error_map, label_overlay, picture_of
 from useg.experiments.report.markup import Markup, joined, tag
 from useg.experiments.report.pictures import Picture, sample_pictures
+from useg.home.folder import write_atomically
 
 MOST_PICTURES = 60
 LEGEND = {"as before": (70, 160, 90), "added": (214, 90, 30), "taken away": (60, 110, 220)}
@@ -55,9 +55,7 @@ def write_difference_page(path: Path, before: View, after: View, changed: Sequen
         ),
         lang="en",
     )
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(joined(Markup("<!doctype html>\n"), page).encode("utf-8", "replace"))
-    os.replace(part, path)
+    write_atomically(path, joined(Markup("<!doctype html>\n"), page).encode("utf-8", "replace"))
     return len(pictures)
 
 

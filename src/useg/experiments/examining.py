@@ -16,7 +16,7 @@ from useg.data.query import view_digest
 from useg.data.reading import Reading, Sample
 from useg.data.samples import Source
 from useg.data.spread import SPREAD, Spread, spread_over
-from useg.data.transforming import class_factors, geometric, merge_classes
+from useg.data.transforming import class_factors, geometric, merge_classes, space_after
 from useg.data.transforms import Transform, parse_transforms
 from useg.data.views import View
 from useg.data.warn import about_duplicates
@@ -128,9 +128,14 @@ def _inspected(
 
 def _spread(view: View, samples: Sequence[Sample]) -> Spread | None:
     """The samples that stand for these; None where all are to be measured."""
-    if len(samples) <= SPREAD or not view.files.are_far or geometric(parse_transforms(view.origin.transforms)):
+    if len(samples) <= SPREAD or not view.files.are_far:
         return None
-    return spread_over(view.manifest, [sample.key for sample in samples], SPREAD)
+    spread = spread_over(view.manifest, [sample.key for sample in samples], SPREAD)
+    changes = geometric(parse_transforms(view.origin.transforms))
+    if spread is None or not changes:
+        return spread
+    spaces = {key: after for key, space in spread.spaces.items() if (after := space_after(changes, space))}
+    return replace(spread, spaces=spaces) if len(spaces) == len(spread.spaces) else None
 
 
 def _inspected_in_part(
@@ -138,8 +143,9 @@ def _inspected_in_part(
 ) -> tuple[Inspection, KeptInspection] | None:
     """What is in a view by its spread of samples, and by what is known of the whole version."""
     changes = parse_transforms(view.origin.transforms)
+    is_changed = bool(geometric(changes))
     version = known_of_version(view.dataset, view.dataset.version(view.origin.commit), told)
-    if version is not None and not spread.spaces.keys() <= version.spaces.keys():
+    if version is not None and (not spread.spaces.keys() <= version.spaces.keys() or (is_changed and version.images)):
         version = None
     samples = tuple(sample for sample in view.reading.samples if sample.key in spread.spaces)
     if version is None:
@@ -174,7 +180,7 @@ def _inspected_in_part(
         f"{len(spread.keys)} of {len(samples)} samples were measured, spread over all; "
         "the others are checked when they are read"
     )
-    spaces = {key: space if version is None else version.spaces[key] for key, space in spread.spaces.items()}
+    spaces = spread.spaces if version is None or is_changed else {key: version.spaces[key] for key in spread.spaces}
     to_be_kept = to_keep(view.reading, found, spaces, spread.keys)
     return None if to_be_kept is None else (found, to_be_kept)
 

@@ -14,6 +14,7 @@ from useg.experiments.judge import Predicted, decide, predict_all, score, task_o
 from useg.experiments.listening import Listener
 from useg.experiments.overlay import error_map, instance_overlay, label_overlay, picture_of
 from useg.experiments.prepare import Prepared
+from useg.experiments.recording import sample_contents
 from useg.experiments.report import Picture, write_report
 from useg.home.folder import writing
 from useg.runs.record import RunFolder, now
@@ -58,6 +59,8 @@ def finish(
     bundles, weights = _save_bundles(folder, prepared, attempts, tuning, scores)
     pictures = _pictures(members[0], judged, tuning, scores)
     _warn(members[0], scores, listener)
+    for key, content in sample_contents(folder.home, folder.record(), list(scores["samples"])).items():
+        scores["samples"][key]["content"] = content
     folder.write_json("scores.json", scores)
     status = "stopped" if stopped else "finished"
     record = folder.update(

@@ -80,6 +80,11 @@ def find_inputs(inputs: Sequence[str | Path], out: Path, problems: list[Problem]
             problems.extend(problems_of(error, refs[0]))
     _refuse_overwriting(found, out)
     if not found and not problems:
+        inside = [str(path) for path in map(Path, inputs) if out.resolve().is_relative_to(path.resolve())]
+        if inside and out.exists():
+            raise InputError(
+                f"no image to predict in {inside[0]} but those in {out}, where results go: choose another --out"
+            )
         given = ", ".join(map(str, inputs)) or "nothing"
         raise InputError(f"no image to predict in {given}: name image files, or folders that hold some")
     return found

@@ -40,6 +40,12 @@ Progress = Callable[..., None]
 _RESERVE_BYTES = 96 * 2**20
 """Kept back for what is not planned: decoders, encoders, the heap's holes."""
 
+_LEAST_BYTES = 2**23
+"""With less than this beside itself, nothing can be predicted."""
+
+_USUAL_BYTES = 2**27
+"""What small tiles of a usual network take."""
+
 _THRESHOLDS = ("dice", "iou", "pixel_error")
 
 
@@ -180,7 +186,13 @@ class Predictor:
         release_memory()
         limit = _default_limit() if memory_limit_bytes is None else memory_limit_bytes
         # What the heap keeps after a file serves the next one, so the budget is the same for all files.
-        self._budget = limit - resident_bytes() - _RESERVE_BYTES
+        taken = resident_bytes() + _RESERVE_BYTES
+        self._budget = limit - taken
+        if self._budget < _LEAST_BYTES:
+            raise ResourceError(
+                f"a memory limit of {limit / 1e6:.0f} MB is too low: the program and the model alone take "
+                f"{taken / 1e6:.0f} MB; give {(taken + _USUAL_BYTES) / 1e6:.0f} MB or more"
+            )
         plan, tuning = ensemble.plan, ensemble.tuning
         if tta:
             tuning = tuning | tuning.get("tta", {})

@@ -98,7 +98,7 @@ def _pairs(before: Path, after: Path) -> list[tuple[int, str, float, float]]:
     """Values that either has, from both; NaN where one has none, infinite where the other's is NaN."""
     old, new = values_of(before), values_of(after)
     found = []
-    for key in sorted(old.keys() | new.keys(), key=lambda key: (key[0], key[2])):
+    for key in sorted(dict.fromkeys([*old, *new]), key=lambda key: (key[0], key[2])):
         if key in old and key in new:
             found.append((key[0], key[1], old[key], new[key]))
         else:

@@ -8,13 +8,14 @@ from typing import Any
 from blake3 import blake3
 
 from useg.data.adding import add
+from useg.data.contents import content_digests
 from useg.data.headers import split_ref
 from useg.data.query import query
 from useg.data.reading import Sample
 from useg.data.samples import Source
 from useg.data.versions import Dataset, list_datasets, split_name
 from useg.data.views import CheckedFiles, Origin, View, open_view
-from useg.errors import DataError, InputError
+from useg.errors import DataError, InputError, UsegError
 from useg.home.fetching import Fetcher
 from useg.home.objects import Objects
 from useg.home.opening import is_folder, machine_cache, open_home
@@ -109,6 +110,20 @@ def files_of_run(home: Path | str, record: dict[str, Any], samples: list[Sample]
     dataset = Dataset.open(store, objects, origin["dataset"])
     manifest = dataset.contents(dataset.version(origin["commit"])).manifest
     return checked(samples, manifest)
+
+
+def sample_contents(home: Path | str, record: dict[str, Any], keys: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Digests of image and labels of a run's samples, by key; empty where no version was recorded, or it is gone."""
+    origin = record.get("origin")
+    if not origin:
+        return {}
+    try:
+        store, objects = open_home(origin.get("home") or home)
+        dataset = Dataset.open(store, objects, origin["dataset"])
+        manifest = dataset.contents(dataset.version(origin["commit"])).manifest
+        return {row.key: content_digests(row) for row in manifest.rows(sorted(keys))}
+    except UsegError:
+        return {}
 
 
 def checked(samples: list[Sample], manifest: Any) -> CheckedFiles:

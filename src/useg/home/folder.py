@@ -81,8 +81,10 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        absent = isinstance(error, FileNotFoundError | NotADirectoryError)
+        remedy = "Make its folder, or name another place" if absent else "Free space or give the permission back"
         raise ResourceError(
-            f"{place}: cannot write: {error.strerror or error}. Free space or give the permission back, "
+            f"{place}: cannot write: {error.strerror or error}. {remedy}, "
             "then run the same command again; what was finished before is intact"
         ) from error
 

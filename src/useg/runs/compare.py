@@ -105,7 +105,7 @@ def compare(runs: Sequence[Run], metric: str | None = None) -> dict[str, Any]:
         "data": data,
         "environment": [each for other in rest if (each := _environment(first, other))],
         "curves": {run.label: _milestones(run.events) for run in runs},
-        "verdict": judge([_scored(run) for run in runs], metric, strange),
+        "verdict": judge([_scored(run, _renamed(first, run)) for run in runs], metric, strange),
     }
 
 
@@ -253,18 +253,34 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _scored(run: Run) -> Scored:
+def _renamed(first: Run, run: Run) -> dict[str, str]:
+    """The first run's keys of samples that it has by another key: their content is the same, and no other's."""
+    mine, theirs = (each.scores.get("samples") or {} for each in (run, first))
+    known: dict[tuple[str, str], list[str]] = {}
+    for key, row in theirs.items():
+        if row.get("content"):
+            known.setdefault((row["content"]["image"], row["content"]["labels"]), []).append(key)
+    found = {}
+    for key, row in mine.items():
+        content = row.get("content")
+        names = known.get((content["image"], content["labels"]), []) if content else []
+        if key not in theirs and len(names) == 1 and names[0] not in mine:
+            found[key] = names[0]
+    return found if len(set(found.values())) == len(found) else {}
+
+
+def _scored(run: Run, names: Mapping[str, str]) -> Scored:
     config = run.record.get("config") or {}
     part, changes = run.scores.get("part"), (run.record.get("origin") or {}).get("transforms")
     return Scored(
         label=run.label,
         part=f"{part}, changed by {', '.join(changes)}," if changes else part,
-        samples=sample_rows(run.scores),
+        samples={names.get(key, key): row for key, row in sample_rows(run.scores).items()},
         over=tuple(run.scores.get("mean_over") or ()),
         configuration=_configuration(run),
         seed=config.get("seed", run.record.get("seeds")),
         weights=run.record.get("weights"),
-        groups=run.groups,
+        groups={names.get(key, key): group for key, group in run.groups.items()},
     )
 
 

@@ -28,6 +28,7 @@ SENT_TAG = "useg.sent"
 """Of how many events of each journal the points were sent; on the server, for when this machine's file is lost."""
 _STATUSES = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED", "dead": "FAILED"}
 _LARGEST_REQUEST = 900_000
+_AROUND_METRIC = 80
 _LONGEST_PAUSE_S = 60.0
 
 
@@ -157,13 +158,18 @@ class Mirror:
         known, batch, size = opened.known, list[Metric](), 0
         reached = dict(known.sent)
         for told in opened.curves.more(known.sent):
-            for point in told.points:
-                metric = self._named(opened, point.name), point.value, point.step, point.time_ms
-                batch.append(metric)
-                size += size_of(metric[0]) + 80
+            metrics = [(self._named(opened, point.name), *point[1:]) for point in told.points]
+            weight = sum(size_of(metric[0]) + _AROUND_METRIC for metric in metrics)
+            # an event is not cut in two, unless it is too large for one request
+            if batch and (len(batch) + len(metrics) > MOST_ENTRIES - 1 or size + weight > _LARGEST_REQUEST):
+                self._send_batch(opened, run, batch, reached)
+                batch, size = [], 0
+            for metric in metrics:
                 if len(batch) == MOST_ENTRIES - 1 or size > _LARGEST_REQUEST:
                     self._send_batch(opened, run, batch, reached)
                     batch, size = [], 0
+                batch.append(metric)
+                size += size_of(metric[0]) + _AROUND_METRIC
             reached[told.place] = told.events
         if batch or reached != known.sent:
             self._send_batch(opened, run, batch, reached)

@@ -3,7 +3,8 @@
     <cache>/environments/<key>/requirements.txt   what was installed, exactly
     <cache>/environments/<key>/venv/              the environment
     <cache>/environments/<key>/useg/, user/       code made again that is installed editable
-    <cache>/environments/<key>/whole              written last; without it the folder is made anew
+    <cache>/environments/<key>/whole              written last; without it the folder is made anew. Its time is that of
+                                                  the last use: what nobody used for 60 days goes when one is built
     <cache>/environments/<key>.lock               held while it is built
 
 The key is a digest of the requirements, the code and the Python they are for.
@@ -16,7 +17,9 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from useg.runs.installing import install
 from useg.runs.restoring import Fetch, restore_code
 
 _KEY_DIGITS = 20
+_UNUSED_S = 60 * 86400
 _COMPUTING = re.compile(
     r"(OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|VECLIB|NUMEXPR|OPENCV|DNNL|ONEDNN|TBB|CUBLAS|CUDNN|PYTORCH|ATEN)_\w+"
     r"|CUDA_(VISIBLE_DEVICES|DEVICE_ORDER)|PYTHONHASHSEED|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
@@ -99,10 +103,13 @@ def rebuild(
         folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.parent / f"{key}.lock"):
         if (folder / "whole").exists():
+            with writing(folder):
+                os.utime(folder / "whole")
             return Rebuilt(folder, True, not_the_same)
         with writing(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
+        _forget_unused(folder.parent)
         note(f"building the environment of {len(packages)} packages in {folder}")
         places = {name: f"./{where}" for name, (_, where) in codes.items()}  # pip runs in the folder
         for code, where in {id(code): (code, where) for code, where in codes.values()}.values():
@@ -113,6 +120,15 @@ def rebuild(
         install(folder, text, len(packages), advance, cpu_index=cpu)
         write_atomically(folder / "whole", b"")
     return Rebuilt(folder, False, not_the_same)
+
+
+def _forget_unused(folder: Path) -> None:
+    """Take environments away that no run was had again in for long: they are large, and can be built again."""
+    for whole in folder.glob("*/whole"):
+        with suppress(OSError):
+            if time.time() - whole.stat().st_mtime > _UNUSED_S:
+                whole.unlink()
+                shutil.rmtree(whole.parent)
 
 
 def find_python(recorded: Mapping[str, Any]) -> Path:
@@ -140,7 +156,7 @@ def variables_of(rebuilt: Rebuilt, recorded: Mapping[str, str], now: Mapping[str
     # a path may lead to something that is loaded: of a record only plain words and numbers are taken
     taken = {name: value for name, value in recorded.items() if _COMPUTING.fullmatch(name) and "/" not in value}
     path = os.pathsep.join([str(rebuilt.python.parent), now.get("PATH", os.defpath)])
-    return kept | taken | {"PATH": path, "PYTHONNOUSERSITE": "1"}
+    return kept | taken | {"PATH": path}
 
 
 def _codes(record: Mapping[str, Any]) -> tuple[dict[str, tuple[Mapping[str, Any], str]], tuple[str, ...]]:

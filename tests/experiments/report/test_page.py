@@ -249,3 +249,10 @@ def test_small_pictures_are_shown_as_they_are_and_large_ones_smaller(tmp_path, s
 def _shown(path):
     found = re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", path.read_text())
     return [Image.open(io.BytesIO(base64.b64decode(text))) for text in found]
+
+
+@pytest.mark.parametrize(("size", "narrow"), [((90, 30), True), ((90, 60), False)])
+def test_narrow_pictures_stand_closer(tmp_path, size, narrow):
+    one = Picture("a", "sample", "Dice 0.5", {"image": np.zeros((*size, 3), np.uint8)})
+    write_report(tmp_path / "report.html", record={}, journal_events=[], scores={}, pictures=[one])
+    assert ('class="samples narrow"' in (tmp_path / "report.html").read_text()) == narrow

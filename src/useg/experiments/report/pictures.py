@@ -62,9 +62,13 @@ def sample_pictures(
     ]
     return tag(
         "div",
-        tag("div", *shown, class_="samples"),
+        tag("div", *shown, class_="samples narrow" if all(map(_is_narrow, pictures)) else "samples"),
         tag("ul", *entries, class_="legend") if entries else None,
     )
+
+
+def _is_narrow(picture: Picture) -> bool:
+    return all(array.shape[0] > 2 * array.shape[1] for array in picture.panels.values())
 
 
 def _figure(picture: Picture, most_bytes: int) -> Markup:

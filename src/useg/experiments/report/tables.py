@@ -44,6 +44,7 @@ _SPELLED = {
     "cldice": "clDice",
     "hd95": "HD95",
     "assd": "ASSD",
+    "v": "V",
 } | {short: short.upper() for short in ("nsd", "pq", "sq", "rq", "seg")}
 
 
