@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from useg.experiments.finish import _warn
 from useg.experiments.predict import predict
 from useg.experiments.train import Listener, train
 from useg.runs.record import RunFolder
@@ -131,3 +133,20 @@ def test_bands_with_nodata_and_codes(tmp_path: Path, home: Path, tiny) -> None:
     assert plan.stored_channels == 3
     assert plan.channels > 3  # one for each code
     assert result["scores"]["mean_dice"] > 0.5  # the code alone tells it
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ([[0, 230, 0], [0, 770, 0]], "'cell' everywhere; this model is of no use"),
+        ([[2, 228, 0], [2, 768, 0]], "'cell' nearly everywhere (99.6%)"),
+        ([[200, 30, 0], [40, 730, 0]], ""),
+        ([[5, 5, 0], [2, 988, 0]], ""),  # the truth is nearly all cell, too
+    ],
+)
+def test_a_class_that_is_predicted_nearly_everywhere_is_told(table: list[list[int]], told: str) -> None:
+    words: list[str] = []
+    member = SimpleNamespace(mapping=SimpleNamespace(class_names=("wall", "cell")))
+    _warn(member, {"confusion": table, "classes": {}}, SimpleNamespace(note=words.append))
+    assert len(words) == bool(told)
+    assert told in "".join(words)

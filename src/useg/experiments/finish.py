@@ -23,6 +23,8 @@ from useg.train.bundle import save_bundle
 _SHOWN = 3
 _LOOKED_AT = 8
 """So many training samples tell what the task is."""
+_NEARLY_ALL = 0.98
+"""A class that takes this share of the pixels hides the others, unless it really has about as much."""
 _SYMMETRIES_SHARE = 0.05
 """Operating points for averaged symmetries are tuned when that takes at most this share of the budget."""
 
@@ -148,10 +150,15 @@ def _short(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def _warn(member: Member, scores: dict[str, Any], listener: Listener) -> None:
-    predicted = np.asarray(scores["confusion"]).sum(axis=0)
+    table = np.asarray(scores["confusion"])
+    predicted = table.sum(axis=0)
+    likeliest, total = int(predicted.argmax()), max(1, int(table.sum()))
+    only = [*member.mapping.class_names, "nothing"][likeliest]
+    share = predicted[likeliest] / total
     if np.count_nonzero(predicted) == 1 and len(member.mapping.class_names) > 1:
-        only = [*member.mapping.class_names, "nothing"][int(predicted.argmax())]
         listener.note(f"warning: the network predicts {only!r} everywhere; this model is of no use")
+    elif share > _NEARLY_ALL and likeliest < len(table) and table[likeliest].sum() / total < _NEARLY_ALL - 0.05:
+        listener.note(f"warning: the network predicts {only!r} nearly everywhere ({share:.1%}): train it for longer")
     missed = {n: c["images_missed"] for n, c in scores["classes"].items() if c["images_missed"]}
     for name, count in missed.items():
         have = scores["classes"][name]["images_with_class"]

@@ -13,7 +13,7 @@ Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
 
 @dataclass
 class Stop:
-    """Whether someone asked to stop: Ctrl-C or SIGTERM once; a second one ends at once."""
+    """Whether someone asked to stop: Ctrl-C, SIGTERM or a terminal that is gone, once; a second one ends at once."""
 
     asked: bool = False
 
@@ -28,6 +28,8 @@ class Stop:
 
         signal.signal(signal.SIGINT, handler)
         signal.signal(signal.SIGTERM, handler)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` leaves it
+            signal.signal(signal.SIGHUP, handler)
 
 
 @dataclass

@@ -44,12 +44,14 @@ class Proof:
 
 
 def prove(before: RunFolder, after: RunFolder) -> Proof:
-    """Compare the values at every step, the scores of a run without weights, and the digests of the weights."""
-    pairs = [pair for part in parts_of(before) for pair in _pairs(before.path / part, after.path / part)]
-    different = [(step, name, old, new) for step, name, old, new in pairs if not _same(old, new)]
-    largest = max((_relative(old, new) for _, _, old, new in different), default=0.0)
+    """Compare the loss at every step and the weights of trainings; of other runs every value, and the scores."""
     records = before.record(), after.record()
     weights = records[0].get("weights"), records[1].get("weights")
+    pairs = [pair for part in parts_of(before) for pair in _pairs(before.path / part, after.path / part)]
+    if weights[0] is not None:  # of a training the loss tells all; the rest of a step is planned
+        pairs = [pair for pair in pairs if pair[1] == "loss"]
+    different = [(step, name, old, new) for step, name, old, new in pairs if not _same(old, new)]
+    largest = max((_relative(old, new) for _, _, old, new in different), default=0.0)
     scores = tuple((record.get("scores") or {}).get("mean_dice") for record in records)
     ends_same = weights[0] == weights[1]
     if weights == (None, None):

@@ -11,6 +11,7 @@ from useg.home.folder import write_atomically
 
 _BEGUN = re.compile(r"(Collecting|Obtaining|Processing) \S")
 _NOT_FOUND = re.compile(r"No matching distribution found for ([^\s;]+)")
+_NONE_KNOWN = re.compile(r"\(from versions: none\)")
 _NO_ANSWER = re.compile(
     r"connection broken|NewConnectionError|ConnectTimeout|Read timed out|Max retries|name resolution|ProxyError", re.I
 )
@@ -54,9 +55,10 @@ def install(
         said = _pip(folder, [], total, advance)
         if not said:
             return
-        if not _NOT_FOUND.search(said):
+        found = _NOT_FOUND.search(said)
+        if found is None or not found[1].startswith("torch"):  # the further indexes have torch's builds alone
             break
-    raise _problem(folder, ways[-1], said)
+    raise _problem(folder, plain, said)
 
 
 def _is_configured(folder: Path) -> bool:
@@ -100,7 +102,7 @@ def _problem(folder: Path, lines: list[str], said: str) -> InputError | Resource
     while (found := _NOT_FOUND.search(said)) and found[1] not in missing and len(missing) < _MOST_LOOKS:
         missing.append(found[1])
         lines = [line for line in lines if line.split(" ")[0] != found[1]]
-        if _NO_ANSWER.search(said):
+        if _NO_ANSWER.search(said) and _NONE_KNOWN.search(said):
             return InputError(
                 f"no package index could be reached, so the environment cannot be built ({found[1]} was asked for): "
                 "see to the network or to pip's configuration, then run it again"

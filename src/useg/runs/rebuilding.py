@@ -142,12 +142,18 @@ def find_python(recorded: Mapping[str, Any]) -> Path:
     if wanted == ".".join(platform.python_version_tuple()[:2]):
         return Path(sys.executable)
     found = shutil.which(f"python{wanted}")
-    if found is None:
+    if found is None or not _told_version(found).startswith(f"{wanted}."):  # a version manager's stand-in is none
         raise InputError(
             f"the run was made by Python {version}, and this machine has no python{wanted} on its PATH (this is "
             f"{platform.python_version()}): install Python {wanted}, or use --env current"
         )
     return Path(found)
+
+
+def _told_version(python: str | Path) -> str:
+    """Version and place of an interpreter; "" of what does not run."""
+    program = "import platform, sys; print(platform.python_version(), sys.base_prefix)"
+    return subprocess.run([str(python), "-c", program], capture_output=True, text=True, check=False).stdout
 
 
 def variables_of(rebuilt: Rebuilt, recorded: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
@@ -186,11 +192,7 @@ def _codes(record: Mapping[str, Any]) -> tuple[dict[str, tuple[Mapping[str, Any]
 
 def _key(environment: Mapping[str, Any], codes: Mapping[str, Mapping[str, Any]], python: Path) -> str:
     code = {name: facts for name, facts in itself(codes).items()}
-    told = subprocess.run(
-        [str(python), "-c", "import platform, sys; print(platform.python_version(), sys.base_prefix)"],
-        capture_output=True, text=True, check=False,
-    ).stdout  # fmt: skip
-    parts = [requirements_text(environment), code, told, platform.machine()]
+    parts = [requirements_text(environment), code, _told_version(python), platform.machine()]
     return str(blake3(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest())[:_KEY_DIGITS]
 
 

@@ -9,6 +9,7 @@ from useg.home.store import Missing, Store
 from useg.runs.numbers import from_json
 from useg.runs.verdict import PRIMARY, sample_rows
 
+_SHOWN = 10
 _DIGEST = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -41,7 +42,10 @@ def follow_sample(store: Store, runs: Iterable[str], sample: str, metric: str | 
                 digests = {name: content.get(name) for name in ("image", "labels")}
                 found.append({"run": run, "part": scores.get("part"), "key": key, **digests, "scores": numbers[key]})
     if not found:
-        raise InputError(f"no run scored a sample {sample!r}: wanted its key, or 6 digits or more of its digest")
+        keys = ", ".join(sorted({key for scores in scored.values() for key in scores["samples"]})[:_SHOWN]) or "none"
+        raise InputError(
+            f"no run scored a sample {sample!r}: wanted its key (there: {keys}), or 6 digits or more of its digest"
+        )
     chosen = metric or next((name for name in PRIMARY if name in names), PRIMARY[-1])
     if metric is not None and metric not in names:
         raise InputError(f"--metric {metric}: wanted one of {', '.join(sorted(names))}")
