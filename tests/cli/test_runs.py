@@ -84,8 +84,17 @@ def test_show(home: Path, told: Told, capsys: pytest.CaptureFixture[str]) -> Non
     assert (found["status"], found["config"]["seed"], found["run"]) == ("failed", 30, "run3")
     assert call("runs", "show", "run3") == 0
     said = capsys.readouterr().out
-    for part in ("run3  failed", "error    it broke", r"note     line\nbreak \x1b[31m", "mean_dice            0.3",
-                 "cell                 dice 0.3  iou 0.5", "loss      █▄▃▃▂▂", "1 to 0.0101", "took 1m30s"):  # fmt: skip
+    parts = (
+        "run3  failed",
+        "error    it broke",
+        r"note     line\nbreak \x1b[31m",
+        "mean_dice            0.3",
+        "cell                 dice 0.3  iou 0.5",
+        "loss      █▄▃▃▂▂",
+        "1 to 0.0101",
+        "took 1m30s",
+    )
+    for part in parts:
         assert part in said
     assert "\x1b" not in said
 

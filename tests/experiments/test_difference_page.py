@@ -25,7 +25,7 @@ def save(path: Path, picture: np.ndarray) -> None:
 
 
 def shown(page: Path) -> list[np.ndarray]:
-    found = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page.read_text())
+    found = re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", page.read_text())
     return [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in found]
 
 

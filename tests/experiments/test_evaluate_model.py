@@ -35,6 +35,8 @@ def test_the_same_figures_as_the_run_s_own(trained) -> None:
     scores = evaluate_model([trained["bundle0"]], trained["data"], split="test")
     mine = trained["scores0"]
     assert mine["part"] == "test"
+    for sample in mine["samples"].values():
+        assert set(sample.pop("content")) == {"image", "labels"}  # of its files, in the run alone
     for name in ("samples", "classes", "confusion", "mean_dice", "pixel_error", "operating_points", "surface"):
         assert scores[name] == mine[name], name
     assert list(scores["samples"]) == ["images/5", "images/6"]

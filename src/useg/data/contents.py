@@ -9,17 +9,18 @@ from useg.data.manifest_rows import FileRef, Row
 LABELS = ("label", "objects", "region")
 
 
-def content_digests(row: Row) -> dict[str, str]:
+def content_digests(row: Row, block: str = "") -> dict[str, str]:
     """Digests that stay when a sample or its files get other names: {"image", "labels"}.
 
-    They are BLAKE3 of role, file digest and part (such as a frame's number) of each file, in order.
+    They are BLAKE3 of role, file digest and part (such as a frame's number) of each file, in order,
+    and of the block that the sample is of them.
     """
-    return {"image": _digest(row, ("image",)), "labels": _digest(row, LABELS)}
+    return {"image": _digest(row, ("image",), block), "labels": _digest(row, LABELS, block)}
 
 
-def _digest(row: Row, roles: Iterable[str]) -> str:
+def _digest(row: Row, roles: Iterable[str], block: str) -> str:
     lines = [f"{role} {_told(file)}\n" for role in roles for file in row.files.get(role, ())]
-    return str(blake3("".join(lines).encode("utf-8", "surrogateescape")).hexdigest())
+    return str(blake3("".join([*lines, block]).encode("utf-8", "surrogateescape")).hexdigest())
 
 
 def _told(file: FileRef) -> str:

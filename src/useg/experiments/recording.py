@@ -20,6 +20,7 @@ from useg.home.fetching import Fetcher
 from useg.home.objects import Objects
 from useg.home.opening import is_folder, machine_cache, open_home
 
+_BLOCK = re.compile(r"\[[\d:,]+\]$")
 COPIED_BYTES = 2 * 10**9
 """A folder of at most so many bytes is copied into the home when it is trained on; of a larger one the home keeps
 digests and paths."""
@@ -121,7 +122,11 @@ def sample_contents(home: Path | str, record: dict[str, Any], keys: Sequence[str
         store, objects = open_home(origin.get("home") or home)
         dataset = Dataset.open(store, objects, origin["dataset"])
         manifest = dataset.contents(dataset.version(origin["commit"])).manifest
-        return {row.key: content_digests(row) for row in manifest.rows(sorted(keys))}
+        wholes = {key: _BLOCK.sub("", key) for key in keys}
+        rows = {row.key: row for row in manifest.rows(sorted({*keys, *wholes.values()}))}
+        found = {key: content_digests(rows[key]) for key in keys if key in rows}
+        blocks = {key: whole for key, whole in wholes.items() if key not in rows and whole in rows}
+        return found | {key: content_digests(rows[whole], key.removeprefix(whole)) for key, whole in blocks.items()}
     except UsegError:
         return {}
 
