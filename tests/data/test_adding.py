@@ -403,6 +403,7 @@ from useg.home.objects import Objects
 from useg.home.store import open_store
 import useg.data.intake
 useg.data.intake._COMMIT_EVERY_BYTES = 20_000
+useg.data.intake._LOT_FILES = 2
 store = open_store(sys.argv[1])
 print("begins", flush=True)
 add(Dataset.open(store, Objects(store), "cells"), Path(sys.argv[2]), "second")

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 
@@ -91,6 +92,21 @@ def test_files_are_stored_as_their_bytes(tmp_path):
         assert objects.get(stored[name].digest) == content
     assert stored["small"].stored == 1000
     assert stored["flat"].stored < 100
+
+
+def test_what_was_prepared_may_be_stored_by_the_next_transaction():
+    store = Memory()
+    objects = Objects(store)
+    contents = [noise(1000), bytes(100_000), b""]
+    with objects.writer() as writer, ThreadPoolExecutor(2) as pool:
+        digests = [writer.put_prepared(each) for each in pool.map(writer.prepare, contents)]
+        again = list(pool.map(writer.prepare, contents))
+        assert [each.stored for each in again] == [None] * 3
+        # this one is given up, and with it what the second ones were built upon
+    with objects.writer() as writer:
+        assert [writer.put_prepared(each) for each in again] == digests
+        writer.commit()
+    assert [objects.get(digest) for digest in digests] == contents
 
 
 def test_nothing_is_visible_without_commit():

@@ -35,7 +35,8 @@ def pack(count=5):
     builder = PackBuilder()
     for number in range(count):
         builder.add(digest(number), RAW, bytes([number]) * number, number)
-    return builder.seal()
+    pieces, rows = builder.seal()
+    return b"".join(pieces), rows
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=5))

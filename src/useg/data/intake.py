@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from useg.data.fields import shown
 from useg.data.known_files import KnownFiles, digest_file
@@ -15,20 +14,21 @@ from useg.data.progress import Progress
 from useg.data.stripping import Stripped, strip_file
 from useg.errors import DataError, Problem
 from useg.home.objects import Objects, Withdrawn
-
-if TYPE_CHECKING:
-    from useg.home.writer import Writer
+from useg.home.writer import Prepared, Writer
 
 _COMMIT_EVERY_BYTES = 2**30
 _COMMIT_EVERY_S = 30.0
 _SMALL_BYTES = 2**20
 """Files up to this size are read ahead as a whole."""
 _READERS = 2
-_AHEAD = 32
+_LOT_FILES, _LOT_BYTES = 32, 4 * 2**20
+"""Readers take files in lots: a task for each would cost more than reading it."""
+_LOTS_AHEAD = 4
 
 _Digest = tuple[str, int]
-_Prepared = bytes | _Digest | Stripped | None
-"""What a reader made of a file: its bytes, its digest and length, what stripping left of it; None for a large one."""
+_Lot = list[tuple[str, LocatedFile]]
+_Prepared = Prepared | _Digest | Stripped | OSError | None
+"""What a reader made of a file: ready to store, digest and length alone, stripped, not to be read; None: large."""
 
 
 class Intake:
@@ -50,6 +50,7 @@ class Intake:
         self._objects, self._known, self._link, self._strip = objects, known, link, strip
         self.bytes_read = self.bytes_stored = 0
         self.left: list[Problem] = []
+        self._writer: Writer
 
     def take(self, located: Located, progress: Progress | None = None) -> dict[str, _Digest]:
         """Digest and length of every file, by its path in the version.
@@ -67,16 +68,17 @@ class Intake:
             while done < len(waiting):
                 begun = time.monotonic()
                 before = self.bytes_read
-                with self._objects.writer() as writer:
-                    for path, file, prepared in ready:
-                        done += 1
-                        self._finish(writer, path, file, prepared, found, problems)
+                with self._objects.writer() as self._writer:
+                    for lot, prepared in ready:
+                        done += len(lot)
+                        for (path, file), each in zip(lot, prepared.result(), strict=True):
+                            self._finish(path, file, each, found, problems)
                         if progress:
                             progress(self.bytes_read, total=total)
                         read = self.bytes_read - before
                         if read >= _COMMIT_EVERY_BYTES or time.monotonic() - begun > _COMMIT_EVERY_S:
                             break
-                    self.bytes_stored += writer.commit().bytes_stored
+                    self.bytes_stored += self._writer.commit().bytes_stored
                 self._known.save()
         if problems:
             raise DataError(f"{len(problems)} files could not be added; no version was made", problems)
@@ -93,14 +95,23 @@ class Intake:
 
     def _ahead(
         self, pool: ThreadPoolExecutor, waiting: dict[str, LocatedFile]
-    ) -> Iterator[tuple[str, LocatedFile, Future[_Prepared]]]:
+    ) -> Iterator[tuple[_Lot, Future[list[_Prepared]]]]:
         """The files in their order, while the next ones are being read."""
-        running: deque[tuple[str, LocatedFile, Future[_Prepared]]] = deque()
-        for path, file in waiting.items():
-            running.append((path, file, pool.submit(self._prepare, file)))
-            if len(running) > _AHEAD:
+        running: deque[tuple[_Lot, Future[list[_Prepared]]]] = deque()
+        for lot in _in_lots(waiting):
+            running.append((lot, pool.submit(self._prepare_all, lot)))
+            if len(running) > _LOTS_AHEAD:
                 yield running.popleft()
         yield from running
+
+    def _prepare_all(self, lot: _Lot) -> list[_Prepared]:
+        prepared: list[_Prepared] = []
+        for _, file in lot:
+            try:
+                prepared.append(self._prepare(file))
+            except OSError as error:
+                prepared.append(error)
+        return prepared
 
     def _prepare(self, file: LocatedFile) -> _Prepared:
         if self._link:
@@ -110,20 +121,19 @@ class Intake:
         if file.status.st_size > _SMALL_BYTES:
             return None
         with open(file.place, "rb", buffering=0) as stream:
-            return stream.readall()
+            return self._writer.prepare(stream.readall())
 
     def _finish(
         self,
-        writer: "Writer",
         path: str,
         file: LocatedFile,
-        prepared: "Future[_Prepared]",
+        prepared: _Prepared,
         found: dict[str, _Digest],
         problems: list[Problem],
     ) -> None:
         """Store one file, or note why it cannot be."""
         try:
-            found[path], left = self._store(writer, file, prepared.result())
+            found[path], left = self._store(file, prepared)
         except OSError as error:
             problems.append(Problem(shown(file.place), f"cannot be read: {error.strerror or error}"))
             return
@@ -137,15 +147,31 @@ class Intake:
         elif not left:  # what is left in a file is said again each time
             self._known.remember(path, file.status, *found[path])
 
-    def _store(self, writer: "Writer", file: LocatedFile, prepared: _Prepared) -> tuple[_Digest, tuple[str, ...]]:
+    def _store(self, file: LocatedFile, prepared: _Prepared) -> tuple[_Digest, tuple[str, ...]]:
+        if isinstance(prepared, OSError):
+            raise prepared
         if isinstance(prepared, tuple):
             return prepared, ()
-        left = prepared.left if isinstance(prepared, Stripped) else ()
-        content = prepared.content if isinstance(prepared, Stripped) else prepared
-        if content is not None:
-            return (writer.put(content), len(content)), left
-        stored = writer.put_file(Path(file.place))
+        if isinstance(prepared, Prepared):
+            return (self._writer.put_prepared(prepared), len(prepared.content)), ()
+        left = prepared.left if prepared else ()
+        if prepared and prepared.content is not None:
+            return (self._writer.put(prepared.content), len(prepared.content)), left
+        stored = self._writer.put_file(Path(file.place))
         return (stored.digest, stored.bytes), left
+
+
+def _in_lots(files: dict[str, LocatedFile]) -> Iterator[_Lot]:
+    lot: _Lot = []
+    size = 0
+    for path, file in files.items():
+        lot.append((path, file))
+        size += file.status.st_size
+        if len(lot) == _LOT_FILES or size >= _LOT_BYTES:
+            yield lot
+            lot, size = [], 0
+    if lot:
+        yield lot
 
 
 def _changed(before: os.stat_result, place: str) -> bool:

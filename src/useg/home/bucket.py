@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from useg.errors import InputError, ResourceError, UsegError
 from useg.home.keys import check_key, check_prefix, check_range, is_key, merged
-from useg.home.store import ABANDONED_S, Entry, Missing, Store
+from useg.home.store import ABANDONED_S, Content, Entry, Missing, Store, whole
 
 PATIENCE_S = 60.0
 """For how long a request that fails is sent again."""
@@ -85,15 +85,16 @@ class Bucket(Store):
         return found
 
     @override
-    def put(self, key: str, content: bytes | Path) -> bool:
+    def put(self, key: str, content: Content) -> bool:
         check_key(key)
+        content = content if isinstance(content, Path) else whole(content)
         size = len(content) if isinstance(content, bytes) else _size(content)
         if size > _LARGEST:
             raise InputError(f"{key}: {size} bytes; a bucket takes at most {_LARGEST} in one object")
         if size > _LARGEST_PUT:
             return self._put_in_parts(key, content, size)
-        whole = content if isinstance(content, bytes) else content.read_bytes()
-        return self._create(key, whole, lambda: obstore.put(self._once, key, whole, mode="create", use_multipart=False))
+        held = content if isinstance(content, bytes) else content.read_bytes()
+        return self._create(key, held, lambda: obstore.put(self._once, key, held, mode="create", use_multipart=False))
 
     @override
     def list(self, prefix: str = "") -> Iterator[Entry]:

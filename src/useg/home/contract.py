@@ -68,6 +68,14 @@ class StoreContract:
             claim(store.put(f"file{size}", file) is False, "the second put of a key says False")
         claim([entry.size for entry in store.list()] == [0, 1000, 20 * 2**20 + 1], "nothing else is listed")
 
+    def test_pieces_are_put_as_one(self, store: Store) -> None:
+        """Many of them, large and empty ones."""
+        pieces = [random.Random(size).randbytes(size) for size in (3 * 2**20, 0, *range(2500), 17 * 2**20)]
+        claim(store.put("key", pieces), "the first put of a key says True")
+        claim(self.another(store).get("key") == b"".join(pieces), "the bytes come back one after another")
+        claim(store.put("key", pieces) is False, "the second put of a key says False")
+        claim(store.put("none", []) and store.get("none") == b"", "no pieces are no bytes")
+
     def test_ranges_are_slices(self, store: Store) -> None:
         """What lies beyond the end is left out; in `get` and in `get_ranges`."""
         content = random.Random(1).randbytes(700_000)

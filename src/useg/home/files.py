@@ -3,12 +3,14 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Sequence
 from errno import EINVAL, EOPNOTSUPP, EPERM
 from pathlib import Path
 
 from useg.errors import InputError, ResourceError
 
 _FICLONE = 0x40049409
+_PIECES_AT_ONCE = 1024  # what a call takes on any system
 
 
 def read_range(file: int, start: int, end: int) -> bytes:
@@ -20,17 +22,15 @@ def read_range(file: int, start: int, end: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def write_new(file: str, content: bytes | Path) -> None:
+def write_new(file: str, content: bytes | list[bytes] | Path) -> None:
     """Write a file that is not there yet, through to the disk; another's bytes are shared where that is possible.
 
     Raises:
         InputError: the file to copy cannot be read.
     """
-    if isinstance(content, bytes):
+    if not isinstance(content, Path):
         with open(file, "xb", buffering=0) as target:
-            view = memoryview(content)
-            while view:
-                view = view[target.write(view) :]
+            _write_all(target.fileno(), [content] if isinstance(content, bytes) else content)
             os.fsync(target.fileno())
         return
     try:
@@ -44,6 +44,18 @@ def write_new(file: str, content: bytes | Path) -> None:
             shutil.copyfileobj(source, target, 2**20)
         target.flush()
         os.fsync(target.fileno())
+
+
+def _write_all(file: int, pieces: Sequence[bytes]) -> None:
+    for start in range(0, len(pieces), _PIECES_AT_ONCE):
+        left: list[bytes | memoryview] = [*pieces[start : start + _PIECES_AT_ONCE]]
+        written = os.writev(file, left)
+        while left:
+            if written >= len(left[0]):
+                written -= len(left.pop(0))
+            else:
+                left[0] = memoryview(left[0])[written:]
+                written = os.writev(file, left)
 
 
 def link_new(temporary: str, file: str, home: str) -> bool:

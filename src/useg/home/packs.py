@@ -149,8 +149,8 @@ class PackBuilder:
         self._pieces.append(stored)
         self.size += len(stored)
 
-    def seal(self) -> tuple[bytes, Rows]:
-        """The bytes of the pack, and where each object lies in it. The builder is empty after that."""
+    def seal(self) -> tuple[list[bytes], Rows]:
+        """The pieces of the pack, and where each object lies in it. The builder is empty after that."""
         digests, kinds, offsets, stored, lengths = zip(*self._rows, strict=True)
         rows = np.empty(len(self._rows), PACKED)
         rows["digest"] = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 4)
@@ -158,7 +158,7 @@ class PackBuilder:
         footer = rows.tobytes() + secrets.token_bytes(_SALT)
         footer += blake3(footer).digest(_CHECK)
         pieces, self._pieces, self._rows, self.size = self._pieces, [], [], 0
-        return b"".join([*pieces, footer, struct.pack("<Q", len(footer)), _PACK_MAGIC]), rows
+        return [*pieces, footer, struct.pack("<Q", len(footer)), _PACK_MAGIC], rows
 
 
 def ends_as_pack(tail: bytes) -> bool:

@@ -32,6 +32,10 @@ _LARGEST_REQUEST = 16 * 2**20
 _FICLONE = 0x40049409
 
 
+Content = bytes | list[bytes] | Path
+"""What can be put: bytes, pieces that make them up, or a file that holds them."""
+
+
 class Missing(UsegError):
     """A home has nothing under this key.
 
@@ -87,8 +91,8 @@ class Store(ABC):
         return found
 
     @abstractmethod
-    def put(self, key: str, content: bytes | Path) -> bool:
-        """Write bytes, or a file's bytes, under a new key; they will survive a power cut once this returns.
+    def put(self, key: str, content: Content) -> bool:
+        """Write bytes, pieces of them, or a file's, under a new key; they survive a power cut once this returns.
 
         Returns:
             False, with nothing written, when the key was there already.
@@ -113,6 +117,11 @@ class Store(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
+
+
+def whole(content: bytes | list[bytes]) -> bytes:
+    """Pieces as one."""
+    return content if isinstance(content, bytes) else b"".join(content)
 
 
 def open_store(url: str | Path) -> Store:
@@ -170,7 +179,7 @@ class Folder(Store):
             return [read_range(file, start, min(end, size)) for start, end in ranges]
 
     @override
-    def put(self, key: str, content: bytes | Path) -> bool:
+    def put(self, key: str, content: Content) -> bool:
         file = self._file(key)
         folder = os.path.dirname(file)
         with writing(Path(file)):
@@ -355,9 +364,9 @@ class Memory(Store):
             raise Missing(self.url, key) from None
 
     @override
-    def put(self, key: str, content: bytes | Path) -> bool:
+    def put(self, key: str, content: Content) -> bool:
         check_key(key)
-        held = content if isinstance(content, bytes) else content.read_bytes()
+        held = content.read_bytes() if isinstance(content, Path) else whole(content)
         with self._lock:
             if key in self._held:
                 return False
@@ -382,4 +391,4 @@ class Memory(Store):
         return self._clock()
 
 
-__all__ = ["Entry", "Folder", "Memory", "Missing", "Store", "check_key", "is_key", "open_store"]
+__all__ = ["Content", "Entry", "Folder", "Memory", "Missing", "Store", "check_key", "is_key", "open_store", "whole"]

@@ -57,12 +57,21 @@ class Stored:
     bytes_stored: int
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An object with its digest, and the kind and the bytes in which it would be stored; None if it need not be."""
+
+    digest: bytes
+    content: bytes
+    stored: tuple[int, bytes] | None
+
+
 class Writer:
     """One transaction; without `commit` nothing of it is visible, and what it has sent is built upon by the next one.
 
     What the home has is not stored again, unless it is damaged or about to be deleted. What was put is kept from being
     deleted for as long as a collection's grace, counted from `commit`: name it in a ref or a record before that.
-    To be used by one thread, as a context manager.
+    To be used by one thread, as a context manager; only `prepare` may be called from others.
 
     Args:
         objects: of the home.
@@ -95,10 +104,25 @@ class Writer:
         """
         if len(content) > WHOLE_BYTES:
             return self.put_stream(BytesIO(content), len(content)).digest
+        return self.put_prepared(self.prepare(content))
+
+    def prepare(self, content: bytes) -> "Prepared":
+        """What can be done beforehand for an object of at most `WHOLE_BYTES`, in any thread."""
         digest = blake3(content).digest()
+        is_there = digest in self._own or self._index.find_one(digest) >= 0
+        return Prepared(digest, content, None if is_there else shrink(content))
+
+    def put_prepared(self, prepared: "Prepared") -> str:
+        """Store an object that was prepared, perhaps by the transaction before.
+
+        Raises:
+            Withdrawn: see `put`.
+        """
+        digest, content = prepared.digest, prepared.content
         self._refuse_withdrawn(digest)
         self._came(len(content))
-        self._put_piece(digest, content)
+        if not self._is_there(digest):
+            self._append(digest, *(prepared.stored or shrink(content)), len(content))
         return digest.hex()
 
     def put_file(self, path: Path) -> FileStored:
@@ -264,12 +288,15 @@ class Writer:
             self._sealed.append(self._pending.popleft().result())
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_SEALING, "pack")
-        content, rows = self._builder.seal()
-        self._pending.append(self._pool.submit(self._send, content, rows))
+        pieces, rows = self._builder.seal()
+        self._pending.append(self._pool.submit(self._send, pieces, rows))
 
-    def _send(self, content: bytes, rows: Rows) -> tuple[list[str], Rows]:
-        pack = blake3(content).hexdigest()
-        self.store.put(f"packs/{pack}", content)
+    def _send(self, pieces: list[bytes], rows: Rows) -> tuple[list[str], Rows]:
+        whole = blake3()
+        for piece in pieces:
+            whole.update(piece)
+        pack = whole.hexdigest()
+        self.store.put(f"packs/{pack}", pieces)
         return [pack], rows
 
     def _used(self, segments: Iterable[tuple[list[str], Rows]]) -> list[tuple[list[str], Rows]]:
@@ -351,4 +378,4 @@ def _words(digests: Iterable[bytes]) -> Words:
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 4)
 
 
-__all__ = ["FileStored", "Stored", "Writer"]
+__all__ = ["FileStored", "Prepared", "Stored", "Writer"]
