@@ -47,6 +47,19 @@ def test_restored_from_disk_it_goes_on_bit_for_bit(tmp_path: Path, plan, batches
     assert tensors_digest(second.tensors()) == tensors_digest(whole.tensors())
 
 
+def test_the_fused_optimiser_is_adamw(plan, batches) -> None:
+    """It takes weights, gradients and moments as they lie in memory, which has to be in one order."""
+    fused, plain = Trainer(plan()), Trainer(plan())
+    groups = [{key: value for key, value in g.items() if key != "fused"} for g in fused.optimizer.param_groups]
+    mine = iter(plain.network.parameters())
+    of = dict(zip(fused.network.parameters(), mine, strict=True))
+    groups = [{**group, "params": [of[p] for p in group["params"]]} for group in groups]
+    plain.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=False, foreach=False)
+    losses = [[event["loss"] for event in trainer.steps(batches())] for trainer in (fused, plain)]
+    assert len(losses[0]) > 5
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_it_learns(plan, batches) -> None:
     events = list(Trainer(plan(steps=60, base=4)).steps(batches(steps=60)))
     losses = [event["loss"] for event in events]

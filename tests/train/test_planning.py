@@ -131,6 +131,23 @@ def test_budgets() -> None:
     assert slow.steps >= 1
 
 
+def test_less_time_gives_smaller_steps_before_it_gives_fewer() -> None:
+    plans = [planned(DATA["photo"], minutes=minutes) for minutes in (600, 60, 15, 8, 4, 2, 1)]
+    batches = [(plan.patch, plan.micro_batch) for plan in plans]
+    assert batches[0] == ((256, 256), 4)
+    assert batches[-1] == ((128, 128), 2)
+    assert len(set(batches)) == 4
+    pixels = [plan.micro_batch * math.prod(plan.patch) for plan in plans]
+    assert pixels == sorted(pixels, reverse=True)
+    for plan, batch in zip(plans, pixels, strict=True):
+        assert plan.steps >= 4000 or batch == pixels[-1]
+    assert "more steps fit: 128 x 128" in plans[-1].reasons["patch"]
+    kept = planned(DATA["photo"], "network.patch=[256,256]", "train.micro_batch=8", minutes=1)
+    assert (kept.patch, kept.micro_batch) == ((256, 256), 8)
+    assert planned(DATA["small"], minutes=1).patch == (96, 96)
+    assert planned(DATA["anisotropic"], minutes=1).patch == planned(DATA["anisotropic"], minutes=600).patch
+
+
 def test_what_is_set_wins() -> None:
     plan = planned(DATA["photo"], "network.base=12", "network.depth=3", "network.patch=[64,128]", "train.micro_batch=5",
                    "train.lr=0.5", "train.count=2", "train.dtype=bfloat16")  # fmt: skip

@@ -211,8 +211,12 @@ class Trainer:
         for name, tensor in _below("average.", tensors).items():
             self.average[name].copy_(tensor)
         slots: dict[int, dict[str, Tensor]] = {}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for name, tensor in _below("optimizer.", tensors).items():
             index, key = name.split(".", 1)
+            parameter = parameters[int(index)]
+            if tensor.shape == parameter.shape:  # the fused optimiser takes all of them as they lie in memory
+                tensor = torch.empty_like(parameter.detach()).copy_(tensor)
             slots.setdefault(int(index), {})[key] = tensor
         saved = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": slots, "param_groups": saved["param_groups"]})
@@ -230,7 +234,7 @@ def _optimizer(plan: Plan, network: nn.Module) -> torch.optim.Optimizer:
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.99))
+    return torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.99), fused=True)
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

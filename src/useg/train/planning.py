@@ -14,14 +14,20 @@ from useg.segmentation.weights import class_weights
 from useg.train.plan import Plan
 from useg.train.shape import network_for
 
+_Batch = tuple[tuple[int, ...], int]
+"""A patch, and how many of it are a micro-batch."""
 # (network arguments, patch, micro-batch, softmax channels, dtype) -> seconds of a step
 StepClock = Callable[[dict[str, Any], tuple[int, ...], int, int, str], float]
 
 _BATCH_PIXELS = {"cpu": 262_144, "cuda": 1_048_576}
 _REST_S, _REST_SHARE = 15.0, 0.06
 """What a run needs beside its steps: reading and scoring, and live scores and checkpoints."""
-_ENOUGH_STEPS = 1_200
+_ENOUGH_STEPS = {2: 4_000, 3: 1_200}
+"""By dimensions. Many small steps learn faster than few large ones, so batches shrink until so many fit; in 3D, where
+a batch of few patches learns worse, less far. See decision 12."""
 _MANY_STEPS = 4_000
+_FEW_STEPS = 150
+_SMALLER_PATCHES = {2: (192, 128), 3: ()}
 _LEAST_ZOOM, _MOST_ZOOM = 1.25, 1.6
 _TILT_DEG = 20.0
 
@@ -71,10 +77,11 @@ def make_plan(
         small = {**arguments, "base": min(arguments["base"] or 16, 16)}
         chosen, reasons["dtype"] = dtype(small, patch, softmax) if not arguments["valid"] else ("float32", "as in 2015")
 
-    def seconds_of(network: dict[str, Any], micro_batch: int) -> float:
-        return clock(network, patch, micro_batch, softmax, chosen)
+    def seconds_of(network: dict[str, Any], batch: _Batch) -> float:
+        return clock(network, *batch, softmax, chosen)
 
-    arguments, micro, seconds = _width_and_batch(arguments, patch, config, seconds_left, device, seconds_of, reasons)
+    batches = _batches(arguments, patch, config, device)
+    arguments, (patch, micro), seconds = _width_and_batch(arguments, batches, config, seconds_left, seconds_of, reasons)
     count, micro, seconds = _share_out(config, micro, seconds, reasons)
     per_epoch = patches(patch)
     steps = _steps(config, per_epoch, micro * count, seconds * count, seconds_left, reasons)
@@ -208,43 +215,66 @@ def _instance_mode(config: Config, reasons: dict[str, str], *, has_objects: bool
     return mode
 
 
+def _batches(arguments: dict[str, Any], patch: tuple[int, ...], config: Config, device: str) -> list[_Batch]:
+    """Micro-batches that may be taken, from the largest: fewer patches first, then smaller ones."""
+    fixed = config.train.micro_batch
+    if config.recipe == "paper":
+        return [(patch, 1)]
+    micro = fixed or max(2, min(32, round(_BATCH_PIXELS[device] / math.prod(patch))))
+    found = [(patch, micro)]
+    while not fixed and micro > 2:
+        micro = max(2, micro // 2)
+        found.append((patch, micro))
+    if config.network.patch is not None:
+        return found
+    factors = [math.prod(stride[axis] for stride in arguments["strides"]) for axis in range(len(patch))]
+    for bound in _SMALLER_PATCHES[len(patch)]:
+        smaller = tuple(min(n, math.ceil(bound / f) * f) for n, f in zip(patch, factors, strict=True))
+        if smaller != found[-1][0]:
+            found.append((smaller, micro))
+    return found
+
+
 def _width_and_batch(
     arguments: dict[str, Any],
-    patch: tuple[int, ...],
+    batches: list[_Batch],
     config: Config,
     seconds_left: float | None,
-    device: str,
-    clock: Callable[[dict[str, Any], int], float],
+    clock: Callable[[dict[str, Any], _Batch], float],
     reasons: dict[str, str],
-) -> tuple[dict[str, Any], int, float]:
+) -> tuple[dict[str, Any], _Batch, float]:
     """Base width and micro-batch that leave enough steps within the budget, and the seconds of such a step."""
+    batch = batches[0]
     if config.recipe == "paper":
-        return arguments, 1, clock(arguments, 1)
-    fixed_base, fixed_micro = config.network.base, config.train.micro_batch
-    micro = fixed_micro or max(2, min(32, round(_BATCH_PIXELS[device] / math.prod(patch))))
+        return arguments, batch, clock(arguments, batch)
+    fixed_base = config.network.base
     base = fixed_base or 16
-    seconds = clock({**arguments, "base": base}, micro)
+    seconds = clock({**arguments, "base": base}, batch)
     if seconds_left is None:
         reasons["base"] = reasons["micro_batch"] = "no time budget: the default"
-        return {**arguments, "base": base}, micro, seconds
+        return {**arguments, "base": base}, batch, seconds
     budget = training_seconds(seconds_left) / config.train.count
-    while not fixed_micro and micro > 2 and budget / seconds < _ENOUGH_STEPS:
-        micro = max(2, micro // 2)
-        seconds = clock({**arguments, "base": base}, micro)
-    if not fixed_base and budget / seconds < _ENOUGH_STEPS / 8:
+    enough = _ENOUGH_STEPS[len(batch[0])]
+    for smaller in batches[1:]:
+        if budget / seconds >= enough:
+            break
+        batch, seconds = smaller, clock({**arguments, "base": base}, smaller)
+    if not fixed_base and budget / seconds < _FEW_STEPS:
         base = 8
-        seconds = clock({**arguments, "base": base}, micro)
+        seconds = clock({**arguments, "base": base}, batch)
     for wider in (24, 32, 48, 64):
         if fixed_base or budget / seconds < _MANY_STEPS * 1.5:
             break
-        slower = clock({**arguments, "base": wider}, micro)
+        slower = clock({**arguments, "base": wider}, batch)
         if budget / slower < _MANY_STEPS:
             break
         base, seconds = wider, slower
     steps = int(budget / seconds)
     reasons["base"] = f"{seconds:.3f} s a step: {steps} steps fit" if not fixed_base else "as set"
-    reasons["micro_batch"] = f"{_ENOUGH_STEPS} steps or more where possible" if not fixed_micro else "as set"
-    return {**arguments, "base": base}, micro, seconds
+    reasons["micro_batch"] = f"{enough} steps where possible" if not config.train.micro_batch else "as set"
+    if batch[0] != batches[0][0]:
+        reasons["patch"] += f"; smaller, so that more steps fit: {' x '.join(map(str, batch[0]))}"
+    return {**arguments, "base": base}, batch, seconds
 
 
 def training_seconds(budget_s: float) -> float:

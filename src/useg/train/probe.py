@@ -77,7 +77,7 @@ def step_seconds(
     layout = torch.channels_last if len(patch) == 2 else torch.channels_last_3d
     layout = layout if channels_last else torch.contiguous_format
     network = UNet(**network_arguments).to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters())
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     size = (micro_batch, network_arguments["channels"], *patch)
     image = torch.rand(size, device=device).contiguous(memory_format=layout)
     with torch.no_grad():
