@@ -335,3 +335,57 @@ def test_what_a_pairs_csv_cannot_say(monkeypatch):
     long = FileRef("x" * 100, "", "0" * 64, 1)
     with pytest.raises(DataError, match=r"a cell of a pairs\.csv holds at most"):
         pairs_text([Row("a", {"image": file, "objects": (long,) * 2000}, None, None, {}, None, None)])
+
+
+def test_going_back_in_the_folder_that_was_added(line):
+    cells, folders = line
+    work = folders[1]
+    before = files_of(work)
+    back = checkout(cells, "~1", work)
+    # the label of b and classes.toml lie there otherwise; d, which the first version does not have, stays
+    assert back.replaced == 1
+    assert files_of(work)["train/labels/b.png"] == files_of(folders[0])["train/labels/b.png"]
+    assert files_of(work)["train/images/d.png"] == before["train/images/d.png"]
+    assert [sample.key for sample in samples_of(work)] == ["train/a", "train/b", "train/c"]
+    checkout(cells, "main", work)
+    after = files_of(work)
+    after.pop("pairs.csv")
+    assert after == before
+
+
+def test_own_tables_and_edits_in_the_folder_that_was_added_are_never_lost(line):
+    cells, folders = line
+    work = folders[1]
+    picture(work / "train/labels/b.png", 777)
+    (work / "pairs.csv").write_text("image,label\ntrain/images/b.png,train/labels/b.png\n")
+    before = files_of(work)
+    with pytest.raises(DataError, match="2 files are in the way") as caught:
+        checkout(cells, "~1", work)
+    told = {os.path.basename(problem.where): str(problem) for problem in caught.value.problems}
+    assert "is your own" in told["pairs.csv"]
+    assert "add the folder first" in told["b.png"]
+    assert all("--force" in each for each in told.values())
+    assert files_of(work) == before
+
+
+def test_a_table_that_was_edited_and_added_may_be_written_over(line, tmp_path):
+    cells, _ = line
+    out = tmp_path / "out"
+    checkout(cells, "main", out)
+    kept = [text for text in (out / "pairs.csv").read_text().splitlines() if "images/d" not in text]
+    (out / "pairs.csv").write_text("\n".join([*kept, ""]).replace("\n", "\r\n"))
+    assert add(cells, out).samples == 2
+    checkout(cells, "~1", out)
+    assert len(samples_of(out)) == 3
+
+
+def test_an_image_laid_beside_a_checkout_is_told_of(line, tmp_path):
+    cells, _ = line
+    out = tmp_path / "out"
+    checkout(cells, "main", out)
+    assert add(cells, out).problems == ()
+    picture(out / "train/images/new.png", 5)
+    picture(out / "train/labels/new.png", 6)
+    (told,) = add(cells, out).problems
+    assert "not added, as are 1 more" in told.what
+    assert told.where == "train/images/new.png"

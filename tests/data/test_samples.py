@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from useg.data import samples as module
+from useg.data import tiff
 from useg.data.images import read_header
 from useg.data.labels import LabelClass, LabelMapping
 from useg.data.reading import Sample
@@ -70,6 +72,34 @@ def test_cut_into_windows(folder: list[Sample]) -> None:
     assert samples.space(1) == (4, 10)
     assert np.array_equal(samples[1].image, whole.image[:, 6:, 2:])
     assert np.array_equal(samples[1].classes, whole.classes[6:, 2:])
+
+
+def test_which_items_are_read_in_parts(folder: list[Sample], tmp_path: Path, monkeypatch) -> None:
+    picture = np.random.default_rng(5).integers(0, 255, (64, 48), np.uint8)
+    found = []
+    for name, write in {
+        "tiles": lambda path: tifffile.imwrite(path, picture, tile=(16, 16), compression="zlib"),
+        "strip": lambda path: tifffile.imwrite(path, picture, rowsperstrip=64, compression="zlib"),
+        "plain": lambda path: tifffile.imwrite(path, picture, rowsperstrip=64),
+    }.items():
+        write(tmp_path / f"{name}.tif")
+        found.append(Sample(name, (str(tmp_path / f"{name}.tif"),)))
+    samples = Samples([*folder, *found], None, 1)
+    assert not any(samples.is_large(index) for index in range(len(samples)))
+    monkeypatch.setattr(module, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(tiff, "_LARGEST_PIECE_BYTES", 1000)
+    samples = Samples([*folder, *found], None, 1)
+    large = {key for index, key in enumerate(samples.keys) if samples.is_large(index)}
+    assert large == {"v", "tiles", "plain"}  # PNG and one long compressed strip have to be decoded whole
+    window = (slice(5, 33), slice(7, 9))
+    assert all(np.array_equal(samples.read(i, window).image[0], picture[window]) for i in (5, 6, 7))
+    monkeypatch.setattr(module, "_BAND_BYTES", 48 * 6 * 7)
+    bands = [band.image for start, band in samples.bands(5)]
+    assert len(bands) > 5
+    assert np.array_equal(np.concatenate(bands, axis=1)[0], picture)
+    monkeypatch.setattr(module, "_GLIMPSE_PIXELS", 100)
+    assert np.array_equal(samples.glimpse(5).image[0], picture[27:37, 19:29])
+    assert samples.glimpse(0).space == (10, 12)
 
 
 def test_decoded_once_within_the_bound(folder: list[Sample], monkeypatch) -> None:

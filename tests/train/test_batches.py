@@ -1,12 +1,17 @@
 """Patches as a pure function of plan, samples, epoch and position."""
 
+import math
 import random
 from collections import Counter
 
 import numpy as np
 import pytest
+import tifffile
 
 from useg.arrays import IGNORE
+from useg.data import samples as samples_module
+from useg.data.reading import Sample
+from useg.data.samples import Samples
 from useg.segmentation.augment import AugmentSettings
 from useg.segmentation.normalise import ChannelNorm
 from useg.train.batches import Batches, MicroBatch, class_histogram, epoch_entries
@@ -50,8 +55,8 @@ def test_another_seed_is_another_patch(plan, discs) -> None:
 def test_every_sample_is_seen_in_every_epoch(plan, discs, monkeypatch) -> None:
     batches = Batches(plan(patch=(64, 48)), discs, [4, 0, 2])
     seen: list[int] = []
-    real = discs.__class__.__getitem__
-    monkeypatch.setattr(discs.__class__, "__getitem__", lambda self, i: (seen.append(i), real(self, i))[1])
+    real = discs.__class__.read
+    monkeypatch.setattr(discs.__class__, "read", lambda self, i, window: (seen.append(i), real(self, i, window))[1])
     orders = []
     for epoch in range(4):
         seen.clear()
@@ -133,6 +138,32 @@ def test_normalisation_is_that_of_the_whole_image(plan, discs) -> None:
         values = set(whole.ravel().tolist())
         part = Batches(small, discs, [0]).patch(0, 0)[0][0].round(4)
         assert set(part.ravel().tolist()) <= values
+
+
+def test_large_images_give_the_same_patches_and_are_never_read_whole(plan, tmp_path, mapping, monkeypatch) -> None:
+    random = np.random.default_rng(3)
+    paths = tmp_path / "slide.tif", tmp_path / "slide-label.tif"
+    values = random.integers(0, 255, (300, 200, 3), np.uint8)
+    label = np.where(values[..., 0] > 250, 200, 0).astype(np.uint8)
+    tifffile.imwrite(paths[0], values, tile=(32, 32), compression="deflate", photometric="rgb")
+    tifffile.imwrite(paths[1], label, tile=(32, 32), compression="deflate")
+    sample = Sample("slide", (str(paths[0]),), (str(paths[1]),))
+
+    def read(*, cut: bool) -> list[MicroBatch]:
+        samples = Samples([sample], mapping, 3)
+        if cut:
+            samples.cut({0: [(slice(20, 290), slice(10, 180)), (slice(0, 20), slice(0, 200))]})
+        settings = plan(stored_channels=3, normalisation=(ChannelNorm("image"),) * 3, patch=(32, 32))
+        batches = Batches(settings, samples, [0])
+        assert class_histogram(samples, [0], 2).sum() == math.prod(samples.space(0))
+        return [batches.micro_batch(step, 0) for step in range(6)]
+
+    whole = [read(cut=cut) for cut in (False, True)]
+    monkeypatch.setattr(samples_module, "LARGE_BYTES", 10_000)
+    monkeypatch.setattr(samples_module, "_BAND_BYTES", 16_000)
+    monkeypatch.setattr(Samples, "__getitem__", lambda *_: pytest.fail("read whole"))
+    for before, cut in zip(whole, (False, True), strict=True):
+        assert all(equal(*pair) for pair in zip(before, read(cut=cut), strict=True))
 
 
 def test_the_class_histogram(plan, discs) -> None:

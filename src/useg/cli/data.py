@@ -285,12 +285,14 @@ def checkout(
     dataset, ref = opened(name, home)
     with progress("writing") as advance:
         done = check_out(dataset, ref, folder, where=where, force=force, progress=advance)
-    text = f"{folder}: {done.samples} samples; {done.written} files written, {done.kept} were there already"
+    over = f" ({done.replaced} of them over another content)" if done.replaced else ""
+    text = f"{folder}: {done.samples} samples; {done.written} files written{over}, {done.kept} were there already"
     found = {
         "digest": done.version.digest,
         "samples": done.samples,
         "written": done.written,
         "kept": done.kept,
+        "replaced": done.replaced,
         "removed": done.removed,
         "bytes_written": done.bytes_written,
     }

@@ -8,13 +8,16 @@ from pathlib import Path
 from useg.data.commits import Contents, Links, Version
 from useg.data.fields import Value, free_names, shown, typed_column, why_unsayable
 from useg.data.folder_notes import read_notes, write_notes
+from useg.data.images import is_image
 from useg.data.intake import Intake
-from useg.data.known_files import KnownFiles, state_of
+from useg.data.known_files import KnownFiles, digest_file, state_of
 from useg.data.layouts import read_layout
+from useg.data.listing import list_files
 from useg.data.locating import Located, locate
 from useg.data.manifest import FileRef, Manifest, Row
 from useg.data.manifest_rows import RESERVED
 from useg.data.mapping_file import MAPPING_FILE, parse_keys, write_keys
+from useg.data.pairs import PAIRS_FILE
 from useg.data.progress import Progress
 from useg.data.reading import Reading, Sample
 from useg.data.versions import MAIN, Dataset
@@ -117,7 +120,7 @@ def add(
     contents = Contents(manifest, mapping, links)
     version = dataset.commit(contents, message or f"add {data.resolve().name}", base=base, branch=branch)
     own = _own(dataset, version, manifest, base)
-    problems = (*reading.problems, *located.notes, *renamed)
+    problems = (*reading.problems, *located.notes, *renamed, *past.passed_over(located))
     # What is wrong is said again each time; files elsewhere are no part of the folder's state.
     past.note(own, "" if problems or intake.left or located.outside else state)
     changed = base is None or own.commit != base.commit
@@ -179,7 +182,21 @@ class _Past:
         self._known.note_base(self._line, version.commit, state)
         self._known.save()
         if self._notes is not None and self._notes.dataset == self._dataset.name:
-            write_notes(self._root, replace(self._notes, commit=version.commit))
+            # the version has what these texts said, so a later checkout may write others over them
+            texts = [name for name in (PAIRS_FILE, MAPPING_FILE) if (self._root / name).is_file()]
+            files = {**self._notes.files, **{name: [digest_file(self._root / name)[0]] for name in texts}}
+            write_notes(self._root, replace(self._notes, commit=version.commit, files=files))
+
+    def passed_over(self, located: Located) -> list[Problem]:
+        """Images that lie beside a checkout, which its pairs.csv does not name."""
+        if self._notes is None or not (self._root / PAIRS_FILE).is_file():
+            return []
+        paths = [path for path in list_files(self._root).files if is_image(Path(path))]
+        left = [path for path in paths if path not in located.files]
+        if not left:
+            return []
+        what = f"not added, as are {len(left) - 1} more" if len(left) > 1 else "not added"
+        return [Problem(left[0], f"{what}: {PAIRS_FILE}, which the checkout wrote, does not name it", "give it a line")]
 
 
 def _read(data: Path) -> Reading:

@@ -61,7 +61,7 @@ def open_npy(path: Path) -> Iterator[Opened]:
         raise
     header = _header(path, str(path), array.shape, array.dtype, "npy")
     roles = guess_roles(array.shape)
-    yield Opened(header, lambda window: _read(array, roles, window), streamable=True)
+    yield Opened(header, lambda window: _read(array, roles, window), streamable=True, random_access=True)
 
 
 def _h5py() -> Any:
@@ -122,4 +122,4 @@ def open_hdf5(path: Path, dataset: str) -> Iterator[Opened]:
             values = {**vars(header), "spacing": tuple(float(s) for s in sizes[-header.ndim :])}
             header = Header(**{**values, "spacing_unit": "um"})
         roles = guess_roles(array.shape)
-        yield Opened(header, lambda window: _read(array, roles, window), streamable=True)
+        yield Opened(header, lambda window: _read(array, roles, window), streamable=True, random_access=True)

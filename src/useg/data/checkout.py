@@ -31,6 +31,7 @@ class CheckedOut:
         samples: how many samples.
         written: files that were written.
         kept: files that lay there already.
+        replaced: files written where another content lay.
         removed: files of an earlier checkout that were taken away.
         bytes_written: bytes of the files written.
     """
@@ -39,6 +40,7 @@ class CheckedOut:
     samples: int
     written: int
     kept: int
+    replaced: int
     removed: int
     bytes_written: int
 
@@ -83,7 +85,8 @@ def checkout(
         own.mkdir(exist_ok=True)
     with locked(own / "lock"):
         before, known = read_notes(folder) or Notes(), KnownFiles(folder)
-        plan = make_plan(folder, wanted, texts, dataset.objects, known, before.files, force=force)
+        ours = {**_recorded_mapping(dataset, folder), **before.files}
+        plan = make_plan(folder, wanted, texts, dataset.objects, known, ours, force=force)
         files = {path: [digest] for path, digest in {**_digests(wanted), **_digests_of(texts)}.items()}
         after = Notes(dataset.name, version.commit, where, files)
         if before != after or plan.fetch or plan.texts or plan.remove:
@@ -91,7 +94,18 @@ def checkout(
         known.save()
     size = sum(length for _, length in plan.fetch.values()) + sum(map(len, plan.texts.values()))
     written = len(plan.fetch) + len(plan.texts)
-    return CheckedOut(version, len(rows), written, len(plan.kept), len(plan.remove), size)
+    return CheckedOut(version, len(rows), written, len(plan.kept), len(plan.replaced), len(plan.remove), size)
+
+
+def _recorded_mapping(dataset: Dataset, folder: Path) -> dict[str, list[str]]:
+    """The digest of the folder's classes.toml, by its path, if a version has what it says."""
+    try:
+        content = (folder / MAPPING_FILE).read_bytes()
+        text = (folder / MAPPING_FILE).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    known = any(version.mapping == text for version in dataset.versions().values())
+    return {MAPPING_FILE: [blake3(content).hexdigest()]} if known else {}
 
 
 def _digests(wanted: dict[str, tuple[str, int]]) -> dict[str, str]:

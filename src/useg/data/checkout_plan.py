@@ -29,12 +29,14 @@ class Plan:
         fetch: files to write, by path: digest and length.
         texts: files of text to write, by path.
         kept: files that lie there as they are wanted.
+        replaced: those of `fetch` where another content lies.
         remove: files of an earlier checkout that are not wanted any more.
     """
 
     fetch: dict[str, tuple[str, int]] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
     remove: list[str] = field(default_factory=list)
 
 
@@ -96,19 +98,29 @@ def make_plan(
             plan.texts[path] = texts[path]
         else:
             plan.fetch[path] = (digest, length)
+            plan.replaced += [path] if there is not None else []
         if there is not None and there not in written.get(path, ()):
             differs[path] = there
     if not force:
         saved = objects.has(list(differs.values())) if differs else []
         lost = [path for path, is_saved in zip(differs, saved, strict=True) if not is_saved]
-        what, remedy = "was changed here, and no version has it", "add the folder first, or move the file away"
-        look.problems += [Problem(str(folder / path), what, remedy) for path in lost]
+        look.problems += [_would_be_lost(folder, path, own=path in texts and path not in written) for path in lost]
     if look.problems:
-        raise DataError(f"{folder}: nothing was written, for {len(look.problems)} files are in the way", look.problems)
+        count = len(look.problems)
+        files = "1 file is" if count == 1 else f"{count} files are"
+        raise DataError(f"{folder}: nothing was written, for {files} in the way", look.problems)
     for path in sorted(written.keys() - wanted.keys() - texts.keys()):
         if look.digest(path, None) in written[path]:
             plan.remove.append(path)
     return plan
+
+
+def _would_be_lost(folder: Path, path: str, *, own: bool) -> Problem:
+    if own:
+        what = "is your own, and a checkout writes one that fits the version"
+        return Problem(str(folder / path), what, "check out into another folder, move it away, or give --force")
+    what = "was changed here, and no version has it"
+    return Problem(str(folder / path), what, "add the folder first, move the file away, or give --force to lose it")
 
 
 def _digest_of(text: bytes) -> tuple[str, int]:

@@ -98,11 +98,13 @@ class Opened:
         header: shape and spacing in the *stored* orientation.
         read: gives (C, *window) for a full window over the stored space.
         streamable: a window costs about the memory of the window, not of the image.
+        random_access: it costs about the time of the window, too, wherever it lies.
     """
 
     header: Header
     read: Callable[[Window], np.ndarray]
     streamable: bool
+    random_access: bool = False
 
 
 def split_ref(ref: str) -> tuple[Path, str]:

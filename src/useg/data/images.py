@@ -135,6 +135,7 @@ class OpenImage:
         header: as `read_header` gives it.
         streamable: reading a window costs about the window's memory, whatever the size of the image;
             others (PNG, JPEG, WebP, BMP) are decoded whole at the first window and kept until closed.
+        random_access: reading a window costs about the window's time, too, wherever it lies.
     """
 
     def __init__(self, ref: str, opened: Opened, plane: int | None, *, as_channels: bool) -> None:
@@ -154,7 +155,7 @@ class OpenImage:
             shape = (shape[0] * shape[1] if as_channels else shape[0], *shape[2:])
         colour = "bands" if as_channels and shape[0] > 1 else stored.colour
         self.header = replace(stored, ref=ref, shape=shape, spacing=spacing, colour=colour)
-        self.streamable = opened.streamable
+        self.streamable, self.random_access = opened.streamable, opened.random_access
         self._opened, self._plane, self._as_channels = opened, plane, as_channels
         self._whole: Raw | None = None
         if not opened.streamable:

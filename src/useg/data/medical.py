@@ -80,7 +80,7 @@ def open_nifti(path: Path) -> Iterator[Opened]:
         volume = np.ascontiguousarray(part.transpose(3, 2, 1, 0), dtype)
         return volume if len(window) == 3 else volume[:, 0]
 
-    yield Opened(header, read, streamable=True)
+    yield Opened(header, read, streamable=True, random_access=not path.name.lower().endswith(".gz"))
 
 
 def _version(path: Path) -> int:

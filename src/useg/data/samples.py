@@ -2,8 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from math import prod
 from threading import Lock
 from typing import Protocol
 
@@ -12,12 +13,18 @@ import numpy as np
 from useg.arrays import Instances, Labels, Raw
 from useg.data.annotations import read_annotation
 from useg.data.headers import Header
-from useg.data.images import read_header, read_image
+from useg.data.images import open_image, read_header, read_image
 from useg.data.labels import LabelMapping
 from useg.data.reading import Sample
 from useg.errors import DataError, Problem
 
 DEFAULT_CACHE_BYTES = 2 * 1024**3
+
+LARGE_BYTES = 256 * 1024**2
+"""Of an item that takes more than this decoded, only what is asked for is read, where its files allow it."""
+
+_BAND_BYTES = 64 * 1024**2
+_GLIMPSE_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,7 @@ class Samples:
         self._cache: OrderedDict[int, Loaded] = OrderedDict()
         self._bytes, self._bound, self._lock = 0, cache_bytes, Lock()
         self._items: list[_Item] = []
+        self._large: dict[int, bool] = {}
         for sample in samples:
             space = self._source.space(sample)
             if planes and len(space) == 3:
@@ -166,6 +174,7 @@ class Samples:
             origins += [index] * len(parts)
         self._items = items
         self._cache.clear()
+        self._large.clear()
         self._bytes = 0
         return origins
 
@@ -210,7 +219,7 @@ class Samples:
             if index in self._cache:
                 self._cache.move_to_end(index)
                 return self._cache[index]
-        loaded = self._load(index)
+        loaded = self._load(self._items[index])
         with self._lock:
             if index not in self._cache:
                 self._cache[index] = loaded
@@ -219,8 +228,53 @@ class Samples:
                 self._bytes -= self._cache.popitem(last=False)[1].nbytes
         return loaded
 
-    def _load(self, index: int) -> Loaded:
-        item = self._items[index]
+    def is_large(self, index: int) -> bool:
+        """Whether an item is read in parts: it is above `LARGE_BYTES`, and a part costs the time of a part."""
+        with self._lock:
+            if index in self._large:
+                return self._large[index]
+        item, pixels = self._items[index], prod(self.space(index))
+        large = pixels * (8 * self.channels + 5) > LARGE_BYTES
+        if large:
+            with self._source.local(item.sample) as sample, ExitStack() as files:
+                images = [files.enter_context(open_image(ref)) for ref in sample.images]
+                refs = [*sample.labels, *filter(None, [sample.region])]
+                rest = [files.enter_context(open_image(ref)) for ref in (refs if self.mapping is not None else [])]
+                nbytes = self.channels * images[0].header.dtype.itemsize + (1 + 4 * (self.mapping is not None))
+                large = pixels * nbytes > LARGE_BYTES and all(image.random_access for image in [*images, *rest])
+        with self._lock:
+            self._large[index] = large
+        return large
+
+    def read(self, index: int, window: tuple[slice, ...]) -> Loaded:
+        """A window of an item, over its space; of a large one nothing else is read."""
+        if self.is_large(index):
+            return self._load(self._items[index].part(window))
+        whole = self[index]
+        classes, instances = (None if each is None else each[window] for each in (whole.classes, whole.instances))
+        return replace(whole, image=whole.image[(slice(None), *window)], classes=classes, instances=instances)
+
+    def bands(self, index: int) -> Iterator[tuple[int, Loaded]]:
+        """An item in bands along its first axis, each with where it starts; one that is not large is a single band."""
+        if not self.is_large(index):
+            yield 0, self[index]
+            return
+        space = self.space(index)
+        thick = max(1, _BAND_BYTES // (prod(space[1:]) * (self.channels + 5)))
+        for start in range(0, space[0], thick):
+            rest = (slice(0, size) for size in space[1:])
+            yield start, self.read(index, (slice(start, min(start + thick, space[0])), *rest))
+
+    def glimpse(self, index: int) -> Loaded:
+        """An item, or its middle where it is large."""
+        if not self.is_large(index):
+            return self[index]
+        space = self.space(index)
+        side = int(_GLIMPSE_PIXELS ** (1 / len(space)))
+        starts = [max(0, (size - side) // 2) for size in space]
+        return self.read(index, tuple(slice(a, min(a + side, n)) for a, n in zip(starts, space, strict=True)))
+
+    def _load(self, item: "_Item") -> Loaded:
         classes = instances = None
         with self._source.local(item.sample) as sample:
             header = read_header(sample.images[0])
@@ -250,6 +304,13 @@ class _Item:
         name = ",".join(f"{part.start}:{part.stop}" for part in window)
         plane = self.window[:1] if self.window is not None and self.is_plane else ()
         return _Item(self.sample, f"{self.suffix}[{name}]", (*plane, *window), self.is_plane)
+
+    def part(self, window: tuple[slice, ...]) -> "_Item":
+        """A window of this item, which may be one itself; it keeps the name."""
+        plane = self.window[:1] if self.window is not None and self.is_plane else ()
+        firsts = [0] * len(window) if self.window is None else [each.start for each in self.window[len(plane) :]]
+        moved = (slice(a + w.start, a + w.stop) for a, w in zip(firsts, window, strict=True))
+        return _Item(self.sample, self.suffix, (*plane, *moved), self.is_plane)
 
 
 def read_sample_image(sample: Sample, channels: int, window: tuple[slice, ...] | None = None) -> Raw:

@@ -17,6 +17,7 @@ from useg.data.tiff_spacing import is_georeferenced, spacing_of
 _LOSSY = frozenset({6, 7, 33003, 33005, 33007, 34892})
 _MIN_IS_WHITE, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
 _ALPHA = (1, 2)
+_LARGEST_PIECE_BYTES = 16 * 2**20
 
 
 def _main_series(ref: str, tif: Any) -> Any:
@@ -170,4 +171,11 @@ def open_tiff(path: Path) -> Iterator[Opened]:
             roles = roles_of_tiff(series.axes, tuple(series.shape))
         except ValueError as error:
             raise unreadable(ref, str(error), "split it into files of one volume or picture each") from None
-        yield Opened(_header(path, tif, series, roles), _Reader(ref, tif, series, roles), streamable=True)
+        page = series.keyframe
+        piece_bytes = prod(page.chunks) * page.dtype.itemsize
+        yield Opened(
+            _header(path, tif, series, roles),
+            _Reader(ref, tif, series, roles),
+            streamable=True,
+            random_access=page.is_memmappable or piece_bytes <= _LARGEST_PIECE_BYTES,
+        )

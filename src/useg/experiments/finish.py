@@ -45,8 +45,8 @@ def finish(
     with listener.progress("scoring") as advance:
         held_out, seconds = _held_out(members, prepared, validate_on, advance)
         learned = [i for i, split in enumerate(splits) if "train" in split]
-        some = prepared.samples.each(learned[:: max(1, len(learned) // _LOOKED_AT)][:_LOOKED_AT])
-        task = task_of(members[0], list(some), prepared.fingerprint.spacing_unit)
+        some = learned[:: max(1, len(learned) // _LOOKED_AT)][:_LOOKED_AT]
+        task = task_of(members[0], [*map(prepared.samples.glimpse, some)], prepared.fingerprint.spacing_unit)
         tuning = tune(members[0], held_out, task, whole=not prepared.samples.is_cut)
         extra = _tune_with_symmetries(prepared, members, validate_on, seconds, task)
         if extra:

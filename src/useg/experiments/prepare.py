@@ -234,7 +234,8 @@ def _plan(
 def _directed(samples: Samples, training: list[int], num_classes: int) -> tuple[bool, ...]:
     """Which axes of the label maps have a direction, from an even spread of training samples."""
     spread = training[:: max(1, len(training) // 40)]
-    labels = [loaded.classes for loaded in samples.each(spread) if loaded.classes is not None]
+    with samples.following(spread):
+        labels = [loaded.classes for loaded in map(samples.glimpse, spread) if loaded.classes is not None]
     return directed_axes(labels, num_classes)
 
 

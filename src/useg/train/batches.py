@@ -10,7 +10,7 @@ from threading import Lock
 import numpy as np
 
 from useg.arrays import IGNORE
-from useg.data.samples import Loaded, Samples
+from useg.data.samples import Samples
 from useg.segmentation.augment import Change, draw, recolour
 from useg.segmentation.geometry import output_size
 from useg.segmentation.instances import targets
@@ -24,6 +24,7 @@ _ORDER, _CENTRE = 1, 2
 _AIMED_SHARE = 0.4
 """Share of patches whose middle is put on a pixel of a class drawn at random, so that rare classes are met."""
 _POSITIONS = 512
+_KEPT = 8 * _POSITIONS
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class _Known:
 
     stats: Statistics
     positions: tuple[np.ndarray, ...]
+    space: tuple[int, ...]
 
 
 def epoch_entries(spaces: Sequence[tuple[int, ...]], patch: Sequence[int]) -> list[int]:
@@ -87,26 +89,23 @@ class Batches:
         """The patch at one position of one epoch: image, targets, weights, distance."""
         plan = self.plan
         index = self.indices[self._entries[int(self._order(epoch)[position])]]
-        loaded = self.samples[index]
-        if loaded.classes is None:
-            raise ValueError(f"{loaded.key} has no labels to train on")
-        known = self._knowledge(index, loaded)
+        known = self._knowledge(index)
         change = draw(plan.seed, epoch, position, settings=plan.augmentation, ndim=plan.dims)
         centre = self._aim(known, epoch, position)
         if centre is not None:
             change = replace(change, shift=tuple(s * 0.5 for s in change.shift))
-        window = source_window(change, plan.patch, centre, loaded.space)
-        part = (slice(None), *window)
+        window = source_window(change, plan.patch, centre, known.space)
+        part = self.samples.read(index, window)
         image, classes, instances = warp(
-            normalise(np.ascontiguousarray(loaded.image[part]), plan.normalisation, known.stats),
-            loaded.classes[window],
-            None if loaded.instances is None else loaded.instances[window],
+            normalise(np.ascontiguousarray(part.image), plan.normalisation, known.stats),
+            part.classes,
+            part.instances,
             change,
             patch=plan.patch,
             centre=centre,
             interpolation="linear",
             categorical=self._categorical,
-            space=loaded.space,
+            space=known.space,
             offset=tuple(w.start for w in window),
         )
         image = recolour(image, change, categorical=self._categorical)
@@ -168,20 +167,28 @@ class Batches:
                     self._orders.popitem(last=False)
             return self._orders[epoch]
 
-    def _knowledge(self, index: int, loaded: Loaded) -> _Known:
+    def _knowledge(self, index: int) -> _Known:
         with self._lock:
             if index in self._known:
                 return self._known[index]
-        strides = tuple(slice(None, None, s) for s in sample_strides(loaded.space))
-        stats = statistics(loaded.image[(slice(None), *strides)], self.plan.normalisation)
-        classes = loaded.classes
-        positions = []
-        for value in self._classes:
-            flat = np.flatnonzero(classes == value)
-            if flat.size:
-                flat = flat[np.linspace(0, flat.size - 1, min(flat.size, _POSITIONS)).astype(np.int64)]
-                positions.append(np.stack(np.unravel_index(flat, loaded.space), axis=1))
-        known = _Known(stats, tuple(positions))
+        is_large = self.samples.is_large(index)
+        space = self.samples.space(index) if is_large else self.samples[index].space
+        steps = sample_strides(space)
+        seen: list[np.ndarray] = []
+        found: dict[int, list[tuple[int, np.ndarray]]] = {value: [] for value in self._classes}
+        for start, band in self.samples.bands(index):
+            if band.classes is None:
+                raise ValueError(f"{band.key} has no labels to train on")
+            strides = (slice(-start % steps[0], None, steps[0]), *(slice(None, None, step) for step in steps[1:]))
+            seen.append(np.array(band.image[(slice(None), *strides)]))
+            for value, parts in found.items():
+                flat = np.flatnonzero(band.classes == value)
+                if flat.size:
+                    kept = flat[_evenly(flat.size, _KEPT)] if is_large else flat
+                    parts.append((flat.size, kept + start * math.prod(space[1:])))
+        stats = statistics(np.concatenate(seen, axis=1), self.plan.normalisation)
+        positions = [np.stack(np.unravel_index(_chosen(parts), space), axis=1) for parts in found.values() if parts]
+        known = _Known(stats, tuple(positions), space)
         with self._lock:
             self._known[index] = known
         return known
@@ -221,15 +228,31 @@ class Batches:
         return wanted, weights, distance
 
 
+def _evenly(total: int, most: int) -> np.ndarray:
+    """At most so many numbers below `total`, spread evenly."""
+    return np.linspace(0, total - 1, min(total, most)).astype(np.int64)
+
+
+def _chosen(parts: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
+    """Places spread evenly over those of all parts: each part says how many it has, and some or all of them."""
+    ranks = _evenly(sum(count for count, _ in parts), _POSITIONS)
+    chosen, first = [], 0
+    for count, kept in parts:
+        here = ranks[(ranks >= first) & (ranks < first + count)] - first
+        chosen.append(kept[here * len(kept) // count])
+        first += count
+    return np.concatenate(chosen)
+
+
 def class_histogram(samples: Samples, indices: Sequence[int], num_classes: int) -> np.ndarray:
     """Pixels per class over samples, the last entry those to ignore."""
     counts = np.zeros(num_classes + 1, np.int64)
-    for loaded in samples.each(indices):
-        classes = loaded.classes
-        if classes is not None:
-            found = np.bincount(classes.ravel(), minlength=256)
-            counts[:num_classes] += found[:num_classes]
-            counts[num_classes] += found[IGNORE]
+    with samples.following(indices):
+        for classes in (band.classes for index in indices for _, band in samples.bands(index)):
+            if classes is not None:
+                found = np.bincount(classes.ravel(), minlength=256)
+                counts[:num_classes] += found[:num_classes]
+                counts[num_classes] += found[IGNORE]
     return counts
 
 
