@@ -6,11 +6,13 @@ The recipes are written anew here, after what their authors publish:
               turns by 90 degrees
     milesial  Pytorch-UNet's defaults: the U-Net of 31 M weights (padded, batch normalisation), RMSprop 1e-5 with
               momentum 0.999, cross-entropy and Dice, one image of half the size a step, no augmentation
+    smp       segmentation-models-pytorch: U-Net on a ResNet34 without pretrained weights, Adam 2e-4, Dice, 8 crops of
+              320x320, flips, zoom and noise
     useg      `useg train --minutes M` for rising M, until it is as good as the goal with V_rand >= 0.95
 
 The clock of a recipe counts training alone; that of useg counts the whole command. The threshold of a recipe is the
 best one on the test slices, as in the challenge; that of useg comes from its validation slices. MONAI is among the
-development packages; nothing else has to be installed.
+development packages; segmentation-models-pytorch is installed into an environment of its own, out/bench/smp-env.
 
     python bench/peers.py monai --seed 0 --minutes 15
     python bench/peers.py useg --seed 0 --goal 0.0796
@@ -19,6 +21,7 @@ development packages; nothing else has to be installed.
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,8 +33,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from training import OUT, isbi, prepare, useg
 
-ROWS = {f"peer {name} seed {seed}": [name, "--seed", seed] for name in ("monai", "milesial") for seed in range(3)}
-MINUTES = (1, 1.5, 2, 3, 5, 7.5, 10, 15)
+ROWS = {f"peer {n} seed {seed}": [n, "--seed", seed] for n in ("monai", "milesial", "smp") for seed in range(3)}
+MINUTES = (2, 3, 4, 5, 7.5, 10, 15)
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 Steps = Iterator[tuple[Any, Any]]
 
@@ -92,6 +95,59 @@ def milesial(pairs: Pairs, draw: np.random.Generator) -> tuple[Any, Steps, Calla
     return network, steps(), loss, optimizer
 
 
+def smp(pairs: Pairs, draw: np.random.Generator) -> tuple[Any, Steps, Callable[[Any, Any], Any], Any]:
+    import cv2
+    import torch
+
+    # the wheel of torchvision is made for CUDA: without these it cannot be imported beside the CPU build of torch
+    vision = torch.library.Library("torchvision", "DEF")
+    for name in ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d"):
+        vision.define(f"{name}(Tensor a) -> Tensor")
+        vision.define(f"_{name}_backward(Tensor a) -> Tensor")
+    for name in ("nms", "qnms"):
+        vision.define(f"{name}(Tensor a) -> Tensor")
+    import segmentation_models_pytorch as models
+
+    network = models.Unet("resnet34", encoder_weights=None, in_channels=1, classes=1)
+
+    def crop(image: np.ndarray, label: np.ndarray) -> list[np.ndarray]:
+        side = int(320 / draw.uniform(0.8, 1.25))
+        top, left = draw.integers(0, 512 - side + 1, 2)
+        cut = [
+            cv2.resize(part[top : top + side, left : left + side], (320, 320), interpolation=how)
+            for part, how in ((image, cv2.INTER_LINEAR), (label, cv2.INTER_NEAREST))
+        ]
+        for axis in (0, 1):
+            cut = [np.flip(part, axis) for part in cut] if draw.random() < 0.5 else cut
+        return [cut[0] + draw.normal(0, 0.05, cut[0].shape).astype(np.float32), cut[1].copy()]
+
+    def steps() -> Steps:
+        while True:
+            cuts = [crop(*pairs[number]) for number in draw.integers(0, len(pairs), 8)]
+            yield tuple(torch.from_numpy(np.stack([cut[part] for cut in cuts])[:, None]) for part in (0, 1))  # type: ignore[misc]
+
+    loss = models.losses.DiceLoss("binary")
+    return network, steps(), loss, torch.optim.Adam(network.parameters(), 2e-4)
+
+
+def in_own_environment() -> None:
+    """Go on in the environment of segmentation-models-pytorch, which is made on first use, on top of this one."""
+    python = OUT.absolute() / "smp-env" / "bin" / "python"
+    if Path(sys.prefix) == python.parent.parent:
+        return
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)], check=True)
+        place = next(python.parent.parent.glob("lib/*/site-packages"))
+        ours = [str(Path(__file__).parents[1] / "src"), *(path for path in sys.path if path.endswith("site-packages"))]
+        (place / "below.pth").write_text("\n".join(ours))
+        packages = [
+            "segmentation-models-pytorch==0.6.0", "timm", "torchvision", "huggingface_hub", "tqdm",
+            "httpx2", "httpcore2", "truststore",
+        ]  # fmt: skip
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", *packages], check=True)
+    os.execv(python, [str(python), *sys.argv])
+
+
 def judge(network: Any, pairs: Pairs, *, halved: bool) -> dict[str, float]:
     """Lowest pixel error and highest V_rand over thresholds, on the test slices."""
     import torch
@@ -125,7 +181,7 @@ def train(name: str, root: Path, seed: int, minutes: float, steps: int | None = 
 
     torch.manual_seed(seed)
     train_on, test_on = slices(root, "train"), slices(root, "test")
-    recipe = {"monai": monai, "milesial": milesial}[name]
+    recipe = {"monai": monai, "milesial": milesial, "smp": smp}[name]
     network, batches, loss, optimizer = recipe(train_on, np.random.default_rng(seed))
     spent, count, curve, fast = 0.0, 0, [], float("inf")
     end = steps or minutes
@@ -169,12 +225,14 @@ def reach(root: Path, seed: int, goal: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["monai", "milesial", "useg"])
+    parser.add_argument("name", choices=["monai", "milesial", "smp", "useg"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--steps", type=int, help="instead of minutes, where a machine does other work, too")
     parser.add_argument("--goal", type=float, default=0.0796, help="useg: the pixel error to reach")
     given = parser.parse_args()
+    if given.name == "smp":
+        in_own_environment()
     root = Path(os.environ.get("USEG_TEST_DATA") or sys.exit("USEG_TEST_DATA must name the folder of data sets"))
     if given.name == "useg":
         result = reach(root, given.seed, given.goal)
