@@ -48,6 +48,8 @@ class NetworkSettings(_Settings):
     """How many times the resolution is halved."""
     patch: tuple[int, ...] | None = None
     """Training patch in px, per axis."""
+    light_top: bool | None = None
+    """One convolution each way at full resolution; by default where it gives more for the time."""
     residual: bool = False
     deep_supervision: bool = False
 

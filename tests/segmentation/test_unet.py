@@ -49,7 +49,7 @@ def test_the_skips_of_valid_convolutions_are_cut_from_the_middle() -> None:
     torch.testing.assert_close(one[..., :-4, :-8], other[..., 4:, 8:])
 
 
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("residual", "light_top"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize(
     ("dims", "space", "strides"),
     [
@@ -59,14 +59,17 @@ def test_the_skips_of_valid_convolutions_are_cut_from_the_middle() -> None:
         (3, (5, 16, 16), ((1, 2, 2), (1, 2, 2))),
     ],
 )
-def test_shapes(dims: int, space: tuple[int, ...], strides, residual: bool) -> None:
-    network = UNet(dims=dims, channels=3, outputs=4, base=3, depth=2, strides=strides, residual=residual)
+def test_shapes(dims: int, space: tuple[int, ...], strides, residual: bool, light_top: bool) -> None:
+    network = UNet(
+        dims=dims, channels=3, outputs=4, base=3, depth=2, strides=strides, residual=residual, light_top=light_top
+    )
     assert network(torch.randn(2, 3, *space)).shape == (2, 4, *space)
 
 
+@pytest.mark.parametrize("light_top", [False, True])
 @pytest.mark.parametrize("dims", [2, 3])
-def test_deep_supervision_gives_coarser_logits_while_training_only(dims: int) -> None:
-    network = UNet(dims=dims, base=2, depth=3, deep_supervision=True)
+def test_deep_supervision_gives_coarser_logits_while_training_only(dims: int, light_top: bool) -> None:
+    network = UNet(dims=dims, base=2, depth=3, deep_supervision=True, light_top=light_top)
     image = torch.randn(2, 1, *(16,) * dims)
     assert [tuple(level.shape[2:]) for level in network(image)] == [(16,) * dims, (8,) * dims, (4,) * dims]
     assert all(level.shape[1] == 2 for level in network(image))
@@ -78,11 +81,29 @@ def test_widths_double_up_to_a_bound() -> None:
     assert [block.conv1.out_channels for block in network.down] == [4, 8, 16, 20, 20]
 
 
-@pytest.mark.parametrize("residual", [False, True])
+def test_a_light_top_computes_little_at_full_resolution_and_sees_every_pixel() -> None:
+    network = UNet(base=16, depth=3, light_top=True).eval()
+    seen: list[tuple[int, int]] = []
+    for module in convolutions(network):
+        module.register_forward_hook(lambda module, given, result: seen.append((result.shape[1], result.shape[2])))
+    image = torch.randn(1, 1, 32, 32)
+    logits = network(image)
+    assert [channels for channels, rows in seen if rows == 32] == [8, 8, 2]
+    assert {rows for _, rows in seen} == {32, 16, 8, 4}
+    for row in range(16, 18):
+        for column in range(16, 18):
+            changed = image.clone()
+            changed[..., row, column] += 1
+            assert not torch.equal(network(changed)[..., row, column], logits[..., row, column])
+    with pytest.raises(ValueError, match="light top"):
+        UNet(valid=True, light_top=True)
+
+
+@pytest.mark.parametrize(("residual", "light_top"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("dims", [2, 3])
-def test_folding_changes_nothing(dims: int, residual: bool) -> None:
+def test_folding_changes_nothing(dims: int, residual: bool, light_top: bool) -> None:
     torch.manual_seed(0)
-    network = UNet(dims=dims, base=4, depth=2, residual=residual)
+    network = UNet(dims=dims, base=4, depth=2, residual=residual, light_top=light_top)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             nn.init.uniform_(module.weight, 0.5, 2)

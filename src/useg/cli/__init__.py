@@ -4,6 +4,7 @@ A command is the module of this package that has its name; it is imported when i
 heavy before it runs, so that `useg --help` answers at once.
 """
 
+import gc
 import importlib
 import io
 import os
@@ -118,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     # Threads that spin while they wait cost a factor of three as soon as anything else runs beside training.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    gc.set_threshold(20_000)  # imports make many objects that stay: to look through them each time costs 20 ms
     status: int | str | None = 0
     for number in _ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has one ignored

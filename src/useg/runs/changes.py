@@ -42,7 +42,7 @@ def signs_of(store: Store, known: Mapping[str, str]) -> dict[str, str]:
 def _signs_in_folder(place: str, known: Mapping[str, str]) -> dict[str, str]:
     try:
         with os.scandir(place) as found:
-            runs = [entry.name for entry in found if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
+            runs = [entry.name for entry in found if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return {}
     times = {run: _changed(f"{place}/{run}/record") for run in runs}

@@ -12,6 +12,7 @@ _CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOL: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_LIGHT = 8
 _DROPOUT: dict[int, Any] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 
 
@@ -43,6 +44,19 @@ class DoubleConvolution(nn.Module):
         return torch.relu(y)
 
 
+class Convolution(nn.Sequential):
+    """One convolution, followed by optional BatchNorm and ReLU."""
+
+    def __init__(self, dims: int, inputs: int, width: int, *, batch_norm: bool, **arguments: Any) -> None:
+        super().__init__()
+        self.conv1 = _CONV[dims](inputs, width, bias=not batch_norm, **arguments)
+        self.norm1 = _NORM[dims](width) if batch_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, *space) -> (N, width, *space), smaller by the stride."""
+        return torch.relu(self.norm1(self.conv1(x)))
+
+
 class UNet(nn.Module):
     """A contracting path, an expansive path, and skips between them.
 
@@ -51,6 +65,8 @@ class UNet(nn.Module):
         channels: channels of the input.
         outputs: channels of the result (logits; nothing is applied to them).
         base: width (channels) at full resolution; doubles at each level up to `max_width`.
+        light_top: at full resolution there is one convolution each way, of which the first halves the resolution, and
+            the image itself is the skip; `base` is then the width after that.
         depth: how many times the resolution is halved.
         max_width: bound of the doubling.
         strides: pooling per level and axis, `depth` tuples; default 2 everywhere. An axis of few
@@ -83,6 +99,7 @@ class UNet(nn.Module):
         residual: bool = False,
         deep_supervision: bool = False,
         dropout: float = 0.0,
+        light_top: bool = False,
     ) -> None:
         super().__init__()
         if dims not in (2, 3):
@@ -91,19 +108,34 @@ class UNet(nn.Module):
         if len(self.strides) != depth or any(len(s) != dims for s in self.strides):
             raise ValueError(f"strides wants {depth} tuples of {dims} numbers, not {self.strides}")
         self.dims, self.valid, self.deep_supervision = dims, valid, deep_supervision
-        widths = [min(base * 2**level, max_width) for level in range(depth + 1)]
+        if light_top and (valid or depth < 2):
+            raise ValueError("a light top wants padded convolutions and a depth of at least 2")
+        inner = self.strides[light_top:]
+        widths = [min(base * 2**level, max_width) for level in range(len(inner) + 1)]
 
         def block(inputs: int, width: int) -> DoubleConvolution:
             return DoubleConvolution(dims, inputs, width, valid=valid, batch_norm=batch_norm, residual=residual)
 
-        self.down = nn.ModuleList(block(i, o) for i, o in pairwise([channels, *widths]))
-        self.pool = nn.ModuleList(_POOL[dims](s) for s in self.strides)
+        self.stem = self.top = None
+        top = widths[0]
+        if light_top:
+            # each output pixel sees all pixels of its window, and one more on each side
+            window = [2 * s if s > 1 else 3 for s in self.strides[0]]
+            around = [(w - s + 1) // 2 for w, s in zip(window, self.strides[0], strict=True)]
+            options = {"kernel_size": window, "stride": self.strides[0], "padding": around}
+            self.stem = Convolution(dims, channels, widths[0], batch_norm=batch_norm, **options)
+            top = max(_LIGHT, outputs)
+            self.unfold = _UP[dims](widths[0], top, self.strides[0], stride=self.strides[0])
+            self.top = Convolution(dims, top + channels, top, batch_norm=batch_norm, kernel_size=3, padding=1)
+        self.down = nn.ModuleList(block(i, o) for i, o in pairwise([widths[0] if light_top else channels, *widths]))
+        self.pool = nn.ModuleList(_POOL[dims](s) for s in inner)
         self.dropout = _DROPOUT[dims](dropout) if dropout else nn.Identity()
-        upwards = list(reversed(list(zip(widths[:-1], widths[1:], self.strides, strict=True))))
+        upwards = list(reversed(list(zip(widths[:-1], widths[1:], inner, strict=True))))
         self.up = nn.ModuleList(_UP[dims](low, high, s, stride=s) for high, low, s in upwards)
         self.merge = nn.ModuleList(block(2 * high, high) for high, _, _ in upwards)
-        self.head = _CONV[dims](widths[0], outputs, 1)
-        coarse = [high for high, _, _ in upwards[-3:-1]] if deep_supervision else []
+        self.head = _CONV[dims](top, outputs, 1)
+        merged = [high for high, _, _ in upwards] + [top] * light_top
+        coarse = merged[-3:-1] if deep_supervision else []
         self.coarse_heads = nn.ModuleList(_CONV[dims](width, outputs, 1) for width in coarse)
         self.apply(_initialise_he)
 
@@ -122,7 +154,9 @@ class UNet(nn.Module):
         the result is then smaller by the margin). While training with deep supervision: a list of
         logits, finest first.
         """
-        skips = []
+        image, skips = x, []
+        if self.stem is not None:
+            x = self.stem(x)
         last = len(self.down) - 1
         for level, block in enumerate(self.down):
             x = block(x)
@@ -137,6 +171,9 @@ class UNet(nn.Module):
             skip = skips.pop()
             x = merge(torch.cat([_crop(skip, x) if self.valid else skip, x], dim=1))
             coarse.append(x)
+        if self.top is not None:
+            x = self.top(torch.cat([image, self.unfold(x)], dim=1))
+            coarse.append(x)
         logits = self.head(x)
         if self.training and self.deep_supervision:
             heads = zip(self.coarse_heads, coarse[-1 - len(self.coarse_heads) : -1], strict=True)
@@ -147,9 +184,9 @@ class UNet(nn.Module):
         """Merge each BatchNorm into the convolution before it, in place; for prediction only."""
         self.eval()
         for module in self.modules():
-            if isinstance(module, DoubleConvolution):
+            if isinstance(module, DoubleConvolution | Convolution):
                 for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
-                    if not isinstance(getattr(module, norm), nn.Identity):
+                    if not isinstance(getattr(module, norm, nn.Identity()), nn.Identity):
                         setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
                         setattr(module, norm, nn.Identity())
         return self

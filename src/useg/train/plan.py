@@ -22,7 +22,7 @@ class Plan(BaseModel):
         dims: 2 or 3 axes; `planes` when volumes are cut into planes.
         stored_channels: channels of the images; the network sees `input_channels`, after `normalisation`.
         num_classes: classes including background; `instance_mode` may add an output channel.
-        patch, strides, base, max_width: of the network, see `UNet`; patch in px.
+        patch, strides, base, max_width, light_top: of the network, see `UNet`; patch in px.
         micro_batch, count: a step is `count` micro-batches of `micro_batch` patches.
         steps, warmup_steps, cooldown_steps: in optimiser steps; the learning rate rises, stays, falls.
         patches_per_epoch: an epoch shows each sample at least once, large ones more often.
@@ -53,6 +53,7 @@ class Plan(BaseModel):
     max_width: int = 512
     valid: bool = False
     batch_norm: bool = True
+    light_top: bool = False
     residual: bool = False
     deep_supervision: bool = False
     dropout: float = 0.0
@@ -125,6 +126,7 @@ class Plan(BaseModel):
             "strides": self.strides,
             "valid": self.valid,
             "batch_norm": self.batch_norm,
+            "light_top": self.light_top,
             "residual": self.residual,
             "deep_supervision": self.deep_supervision,
             "dropout": self.dropout,

@@ -22,7 +22,7 @@ StepClock = Callable[[dict[str, Any], tuple[int, ...], int, int, str], float]
 _BATCH_PIXELS = {"cpu": 262_144, "cuda": 1_048_576}
 _REST_S, _REST_SHARE = 15.0, 0.06
 """What a run needs beside its steps: reading and scoring, and live scores and checkpoints."""
-_ENOUGH_STEPS = {2: 2_000, 3: 1_200}
+_ENOUGH_STEPS = {2: 1_500, 3: 1_200}
 """By dimensions. Many small steps learn faster than few large ones, so batches shrink until so many fit; in 3D, where
 a batch of few patches learns worse, less far. See decision 12."""
 _MANY_STEPS = 4_000

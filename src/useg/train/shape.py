@@ -28,6 +28,7 @@ def network_for(
         "outputs": output_channels(fingerprint.num_classes, mode),
         "max_width": 512 if dims == 2 else 320,
         "valid": False,
+        "light_top": bool(config.network.light_top),
         "residual": config.network.residual,
         "deep_supervision": config.network.deep_supervision,
     }
@@ -48,6 +49,7 @@ def _paper_shape() -> dict[str, Any]:
         "batch_norm": False,
         "dropout": 0.5,
         "max_width": 1024,
+        "light_top": False,
         "residual": False,
         "deep_supervision": False,
     }
