@@ -28,7 +28,6 @@ def network_for(
         "outputs": output_channels(fingerprint.num_classes, mode),
         "max_width": 512 if dims == 2 else 320,
         "valid": False,
-        "light_top": bool(config.network.light_top),
         "residual": config.network.residual,
         "deep_supervision": config.network.deep_supervision,
     }
@@ -36,7 +35,18 @@ def network_for(
         raise ConfigError("the network of 2015 is 2D: set data.dims to 2, or use the modern recipe")
     shape = _paper_shape() if config.recipe == "paper" else _shape(fingerprint, config, dims, reasons)
     patch: tuple[int, ...] = shape.pop("patch")
+    if config.recipe != "paper":
+        shape["light_top"] = _light_top(config, dims, shape["depth"], reasons)
     return patch, arguments | shape
+
+
+def _light_top(config: Config, dims: int, depth: int, reasons: dict[str, str]) -> bool:
+    wanted = config.network.light_top
+    if wanted and depth < 2:
+        raise ConfigError("network.light_top wants a network.depth of at least 2")
+    if wanted is None and dims == 2 and depth > 2:
+        reasons["light_top"] = "full resolution costs most and gives least: one convolution each way there"
+    return dims == 2 and depth > 2 if wanted is None else wanted
 
 
 def _paper_shape() -> dict[str, Any]:
