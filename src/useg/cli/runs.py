@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from useg.runs.index import Index, Run
 
 Home = Annotated[
-    str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
+    str | None, typer.Option(help="A folder, or s3://, gs://, az://, http://. [default: USEG_HOME, else useg-home/]")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 OneRun = Annotated[str, typer.Argument(metavar="RUN", help="Id, part of it, name, or path of its folder.")]

@@ -34,7 +34,7 @@ def mirror(
         ),
     ] = None,
     home: Annotated[
-        str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
+        str | None, typer.Option(help="A folder, or s3://, gs://, az://, http://. [default: USEG_HOME, else useg-home/]")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:

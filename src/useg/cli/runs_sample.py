@@ -18,7 +18,7 @@ def sample(
     metric: Annotated[str | None, typer.Option(help="Which score. [default: the task's]")] = None,
     where: Annotated[str | None, typer.Option(help="Only runs for which this holds.")] = None,
     home: Annotated[
-        str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
+        str | None, typer.Option(help="A folder, or s3://, gs://, az://, http://. [default: USEG_HOME, else useg-home/]")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:

@@ -40,7 +40,7 @@ def watch(
         typer.Option(metavar="FILE", help="What was told. [default: in this machine's cache]", show_default=False),
     ] = None,
     home: Annotated[
-        str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
+        str | None, typer.Option(help="A folder, or s3://, gs://, az://, http://. [default: USEG_HOME, else useg-home/]")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print each event as one JSON object.")] = False,
 ) -> None:
