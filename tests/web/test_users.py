@@ -56,7 +56,7 @@ def test_a_revoked_token_is_void_at_once_and_the_home_stays_closed(tmp_path: Pat
     changing.revoke("anna")
     assert serving.who(token) is None
     assert not serving.is_unused
-    with pytest.raises(InputError, match="'anna' has no token for .*home; these have one: nobody"):
+    with pytest.raises(InputError, match=r"'anna' has no token for .*home; these have one: nobody"):
         changing.revoke("anna")
     assert changing.add("anna", "reader") != token
 

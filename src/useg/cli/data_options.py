@@ -1,4 +1,4 @@
-"""What the commands of `useg data` share: their options, and the data set that is meant."""
+"""Options that many commands have, and the data set that is meant."""
 
 from typing import TYPE_CHECKING, Annotated
 
