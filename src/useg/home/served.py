@@ -213,9 +213,9 @@ class Served(Store):
         if status == 403:
             raise ResourceError(f"{place}: {message or 'not allowed'}; use a token of another role")
         if status == 400:
-            raise InputError(f"{place}: {message}")
+            raise InputError(f"{self.url}: {message}")
         if status == 422:
-            raise DamagedFile(f"{place}: {message}")
+            raise DamagedFile(f"{self.url}: {message}")
         raise ResourceError(f"{place}: the server answers {status}: {message[:300]}")
 
     @property
