@@ -268,18 +268,21 @@ def test_people_work_on_a_served_home_with_tokens(
         monkeypatch.setenv("USEG_TOKEN", tokens["writer"])
         first = told("data", "add", "data", "--name", "cells", "--home", there)
         run = told("train", "cells", *SMALL, "--home", there)
-        assert run["status"] == "finished"
+        (listed,) = told("runs", "list", "--home", there)["runs"]
+        assert (listed["run"], listed["status"]) == (run["run"], "finished")
+        keys = [entry.key.removeprefix(f"runs/{run['run']}/") for entry in Folder(home).list("runs/")]
+        assert {"model.useg", "report.html", "attempts/1/journal.jsonl", "attempts/1/end.json"} <= {*keys}
+        assert not [key for key in keys if "/journal/" in key]
         told("data", "branch", "cells", "trial", "--home", there)
         assert call("data", "branch", "cells", "trial", "--delete", "--home", there) == 2
         assert "a writer cannot take a name away" in capsys.readouterr().err
 
         monkeypatch.setenv("USEG_TOKEN", tokens["reader"])
         monkeypatch.setenv("USEG_CACHE", str(tmp_path / "another cache"))
-        before = [*Folder(home).list()]
-        assert told("train", "cells", *SMALL, "--home", there)["weights"] == run["weights"]
-        told("train", "cells", *SMALL, "--set", "data.where=key > '1'", "--home", there)
-        assert [*Folder(home).list()] == before
+        assert call("train", "cells", *SMALL, "--home", there) == 2
+        assert "a reader cannot write" in capsys.readouterr().err
         told("data", "pull", "cells", there, "--home", tmp_path / "mine")
+        assert told("train", "cells", *SMALL, "--home", tmp_path / "mine")["weights"] == run["weights"]
         assert told("data", "verify", "--home", there)["problems"] == []
         told("data", "set", "cells", "stain=HE", "--where", "key = '3'", "--home", tmp_path / "mine")
         assert call("data", "push", "cells", there, "--home", tmp_path / "mine") == 2

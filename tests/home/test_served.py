@@ -23,7 +23,7 @@ from useg.home import served as served_module
 from useg.home.contract import StoreContract
 from useg.home.refs import Moved, delete_ref, move_ref, read_ref
 from useg.home.served import Served
-from useg.home.store import Folder, Memory, Store, open_store
+from useg.home.store import Folder, Memory, Missing, Store, open_store
 from useg.web.users import Users
 
 
@@ -243,8 +243,8 @@ def test_what_fails_for_a_while_is_sent_again(between: Between) -> None:
         store.time,
         lambda: store.delete("a"),
     ]
-    for verb in verbs:
-        between.faults = [503, "drop", 502, "lose"]
+    for number, verb in enumerate(verbs):
+        between.faults = [(503, 502, "drop")[number % 3], "lose"]
         verb()
         assert between.faults == []
     assert [*store.list()] == []
@@ -452,3 +452,42 @@ def test_a_forked_process_has_connections_of_its_own(home: Folder) -> None:
         )
     assert told.stdout == "b'1'\n" * 2
     assert told.stderr == ""
+
+
+def test_a_bucket_may_be_served(s3_url: str, tmp_path: Path) -> None:
+    content = random.Random(4).randbytes(20 * 2**20)
+    digest = blake3(content).hexdigest()
+    with in_thread(open_store(s3_url)) as address:
+        store = open_store(address)
+        assert store.put(f"packs/{digest}", [content[: 2**20], content[2**20 :]])
+        assert store.put("runs/a", b"1")
+        assert store.put("runs/a", b"2") is False
+        assert store.get(f"packs/{digest}") == content
+        assert store.get_ranges(f"packs/{digest}", [(5, 9), (17 * 2**20, 19 * 2**20)]) == [
+            content[5:9], content[17 * 2**20 : 19 * 2**20]
+        ]  # fmt: skip
+        assert [(entry.key, entry.size) for entry in store.list()] == [(f"packs/{digest}", len(content)), ("runs/a", 1)]
+        store.delete("runs/a")
+        with pytest.raises(Missing, match=f"{address}: there is no runs/a"):
+            store.get("runs/a")
+        assert abs(store.time() - time.time()) < 60
+
+
+def test_a_head_tells_the_length(home: Folder) -> None:
+    home.put("a", bytes(3_000_000))
+    with in_thread(home) as address:
+        answer = httpx.head(f"{address}/v1/keys/a")
+        assert (answer.status_code, answer.headers["content-length"]) == (200, "3000000")
+        assert httpx.head(f"{address}/v1/keys/b").status_code == 404
+        assert httpx.get(f"{address}/v1/keys/a", headers={"Range": "bytes=2999990-"}).content == bytes(10)
+        answer = httpx.get(f"{address}/v1/keys/a", headers={"Range": "bytes=5-9"})
+        assert (answer.status_code, answer.headers["content-range"]) == (206, "bytes 5-9/3000000")
+        for unheeded in ("bytes=-5", "bytes=1-2,4-5", "bytes=9-5", "lines=1-2"):
+            assert httpx.get(f"{address}/v1/keys/a", headers={"Range": unheeded}).status_code == 200
+        for path in ("/", "/v1", "/v1/keys/", "/v2/keys/a", "/v1/keys/../../etc/passwd", "/v1/keys/%2e%2e/a"):
+            assert httpx.get(f"{address}{path}").status_code in (400, 404)
+
+
+def test_a_file_that_is_gone_is_told(home: Folder, tmp_path: Path) -> None:
+    with served(home) as store, pytest.raises(InputError, match="gone: cannot read: No such file"):
+        store.put("a", tmp_path / "gone")

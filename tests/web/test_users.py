@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from useg.errors import ConfigError, DamagedFile, InputError
-from useg.home.store import Folder, Memory
+from useg.home.store import Folder, Memory, open_store
 from useg.web.users import Users
 
 
@@ -82,6 +82,11 @@ def test_what_cannot_be_a_user_is_refused(tmp_path: Path) -> None:
     users.file.write_text("[]")
     with pytest.raises(DamagedFile, match="no list of users"):
         users.known()
+
+
+def test_tokens_are_made_where_the_home_is() -> None:
+    with pytest.raises(InputError, match="http://host:1 is served already; run this on the machine that serves it"):
+        Users(open_store("http://host:1"))
 
 
 def test_tokens_never_lie_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

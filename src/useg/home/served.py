@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 from urllib.parse import quote, urlsplit
 from weakref import finalize
 
@@ -286,17 +286,15 @@ class _Sending:
     def __init__(self, content: Content) -> None:
         self._content = content
         if isinstance(content, Path):
-            try:
-                self.size = content.stat().st_size
-            except OSError as error:
-                raise InputError(f"{content}: cannot read: {error.strerror or error}") from error
+            with _opened(content) as file:
+                self.size = os.fstat(file.fileno()).st_size
         else:
             self.size = len(content) if isinstance(content, bytes) else sum(map(len, content))
         self.headers = {"Content-Length": str(self.size), "Content-Type": "application/octet-stream"}
 
     def pieces(self) -> Iterator[bytes]:
         if isinstance(self._content, Path):
-            with self._content.open("rb") as file:
+            with _opened(self._content) as file:
                 left = self.size
                 while left and (piece := file.read(min(_PIECE, left))):
                     left -= len(piece)
@@ -315,6 +313,13 @@ class _Sending:
                     yield b"".join(lot)
                     lot, held = [], 0
             yield b"".join(lot)
+
+
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise InputError(f"{file}: cannot read: {error.strerror or error}") from error
 
 
 def _told(answer: httpx.Response) -> tuple[str, str]:

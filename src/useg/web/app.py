@@ -32,7 +32,7 @@ from useg.home.keys import check_key
 from useg.home.store import Entry, Missing, Store
 from useg.web.access import Forbidden, check_delete, check_put, check_ref, is_ref, named_digest
 from useg.web.arriving import Arriving
-from useg.web.reading import Content, parse_range, read
+from useg.web.reading import PIECE, Content, parse_range, read
 from useg.web.users import Users
 
 STALLED_S = 60.0
@@ -100,8 +100,13 @@ class _Verbs:
     async def get(self, request: Request) -> Response:
         key: str = request.path_params["key"]
         await self._role(request)
-        wanted = parse_range(request.headers.get("range", ""))
-        found: Content = await _aside(read, self._store, key, *(wanted or (0, None)))
+        is_asked_only = request.method == "HEAD"
+        wanted = None if is_asked_only else parse_range(request.headers.get("range", ""))
+        found: Content = await _aside(read, self._store, key, *(wanted or (0, 0 if is_asked_only else None)))
+        if is_asked_only:
+            found.close()
+            size = {} if found.total is None else {"content-length": str(found.total)}
+            return Response(None, 200, size, "application/octet-stream")
         if request.headers.get("if-match") not in (None, found.tag):
             found.close()
             return _told(412, {"error": "changed", "message": f"{key} is not what it was"})
@@ -184,11 +189,13 @@ class _Reading(Response):
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             at, piece = found.start + len(found.first), found.first
-            while at < found.end and scope["method"] != "HEAD":
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await _aside(found.piece, at)
+            while piece:
+                # in small parts, so that a slow client is not taken for one that stands still
+                for start in range(0, len(piece), PIECE):
+                    await send({"type": "http.response.body", "body": piece[start : start + PIECE], "more_body": True})
+                piece = await _aside(found.piece, at) if at < found.end else b""
                 at += len(piece)
-            await send({"type": "http.response.body", "body": piece})
+            await send({"type": "http.response.body", "body": b""})
         finally:
             found.close()
 

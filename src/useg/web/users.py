@@ -52,10 +52,12 @@ class Users:
         store: the home.
 
     Raises:
-        InputError: the file would lie in the home, where it would be served.
+        InputError: the home is served elsewhere, or the file would lie in it and be served, too.
     """
 
     def __init__(self, store: Store) -> None:
+        if store.url.startswith(("http://", "https://")):
+            raise InputError(f"{store.url} is served already; run this on the machine that serves it, with its folder")
         place = os.path.realpath(store.url) if isinstance(store, Folder) else store.url
         self.file = _state_folder() / "users" / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
         if isinstance(store, Folder) and self.file.resolve().is_relative_to(place):
