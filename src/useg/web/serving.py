@@ -60,13 +60,13 @@ def serve(
 
         def end(number: int, frame: "FrameType | None") -> None:
             signals.append(number)
+            server.should_exit = True
 
         # uvicorn sends itself the signal again when it has stopped
         before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             started(f"http://{shown}:{listening.getsockname()[1]}", is_local and users.is_unused)
-            if not signals:
-                server.run(sockets=[listening])
+            server.run(sockets=[listening])
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
