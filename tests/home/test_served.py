@@ -24,6 +24,7 @@ from useg.home.contract import StoreContract
 from useg.home.refs import Moved, delete_ref, move_ref, read_ref
 from useg.home.served import Served
 from useg.home.store import Folder, Memory, Missing, Store, open_store
+from useg.web import app
 from useg.web.users import Users
 
 
@@ -177,6 +178,7 @@ class Between(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.target = target.removeprefix("http://")
         self.faults: list[int | str | None] = []
+        self.knows_ranges = True
         self.requests: list[tuple[str, str]] = []
 
     @property
@@ -197,7 +199,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         if fault != "drop":
             target = http.client.HTTPConnection(self.server.target)
-            target.request(self.command, self.path, body, dict(self.headers.items()))
+            headers = {k: v for k, v in self.headers.items() if self.server.knows_ranges or k.lower() != "range"}
+            target.request(self.command, self.path, body, headers)
             got = target.getresponse()
             content = got.read()
             target.close()
@@ -491,3 +494,26 @@ def test_a_head_tells_the_length(home: Folder) -> None:
 def test_a_file_that_is_gone_is_told(home: Folder, tmp_path: Path) -> None:
     with served(home) as store, pytest.raises(InputError, match="gone: cannot read: No such file"):
         store.put("a", tmp_path / "gone")
+
+
+def test_a_proxy_that_knows_no_ranges_gives_no_wrong_bytes(between: Between, home: Folder) -> None:
+    content = random.Random(5).randbytes(300_000)
+    home.put("a", content)
+    store = Served(between.address)
+    between.knows_ranges = False
+    for start, end in ((5, 9), (7, None), (299_990, 400_000), (300_000, 300_001), (0, 3)):
+        assert store.get("a", start, end) == content[start:end]
+    between.faults = ["cut1000"]
+    assert store.get("a", 5, 200_000) == content[5:200_000]
+    between.faults = ["cut1000", "cut2000"]
+    assert store.get("a") == content
+
+
+def test_a_client_that_stands_still_is_given_up(home: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "STALLED_S", 0.2)
+    with in_thread(home) as address, socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as half:
+        half.settimeout(10)
+        half.sendall(b"PUT /v1/keys/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
+        assert half.recv(1000).startswith(b"HTTP/1.1 408 ")
+        assert [*home.list()] == []
+        assert Served(address).put("a", b"whole")
