@@ -33,7 +33,7 @@ USEG = [pytest.param(words[1:], id=" ".join(words)) for page in PAGES for words 
 
 def test_there_is_something_to_check():
     names = {case.values[0][0] for case in USEG}
-    assert names == {"inspect", "plan", "train", "predict", "evaluate", "data", "runs", "reproduce"}
+    assert names >= {"inspect", "plan", "train", "predict", "evaluate", "data", "runs", "reproduce"}
 
 
 @pytest.mark.parametrize("words", USEG)

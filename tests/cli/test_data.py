@@ -1,6 +1,7 @@
 """`useg data` as people use it: add, train, fix masks, commit, pull elsewhere, retrain, compare, go back."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from tests.cli.calling import SMALL, call, save
 
 from useg.home.opening import open_home
+from useg.home.store import Folder
 from useg.runs.record import RunFolder
 
 
@@ -46,11 +48,16 @@ def record_of(run: Any) -> dict[str, Any]:
     return RunFolder(Path(run["folder"])).record()
 
 
-@pytest.fixture(params=["folder", "s3"])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "s3":
-        return str(request.getfixturevalue("s3_url"))
-    return str(tmp_path / "home")
+@pytest.fixture(params=["folder", "s3", "served"])
+def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == "served":
+        from tests.home.served_home import in_thread
+
+        monkeypatch.setenv("USEG_STATE", str(tmp_path / "state"))
+        with in_thread(Folder(tmp_path / "served")) as address:
+            yield address
+        return
+    yield str(request.getfixturevalue("s3_url") if request.param == "s3" else tmp_path / "home")
 
 
 @pytest.mark.walk
@@ -214,8 +221,10 @@ def test_damage_is_named_and_healed_from_another_home(home: str, data: Path, tmp
     (pack,) = [entry.key for entry in store.list("packs/") if entry.size > 10_000]
     flipped = bytearray(store.get(pack))
     flipped[5000] ^= 1
-    store.delete(pack)
-    store.put(pack, bytes(flipped))
+    # a server takes no damaged pack: it is put where the server has it
+    under = Folder(tmp_path / "served") if home.startswith("http") else store
+    under.delete(pack)
+    under.put(pack, bytes(flipped))
     assert call("data", "verify", "--home", home) == 2
     told("data", "push", "cells", home, "--home", tmp_path / "copy")
     told("data", "gc", "--grace-hours", "0", "--home", home)

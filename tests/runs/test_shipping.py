@@ -8,8 +8,9 @@ import pytest
 from tests.home.faults import Faulty
 
 from useg.errors import ResourceError
-from useg.home.store import Memory, Missing, Store, open_store
+from useg.home.store import Folder, Memory, Missing, Store, open_store
 from useg.runs import pieces
+from useg.runs.lease import Lease, claim_attempt
 from useg.runs.shipping import Shipper, read_events
 
 
@@ -139,6 +140,46 @@ def test_a_home_that_fails_now_and_then_has_everything_in_the_end(tmp_path: Path
     Shipper(folder, 2, whole, "run").finish()
     assert keys(store) == keys(whole)
     assert all(store.get(f"runs/run/{name}") == whole.get(f"runs/run/{name}") for name in keys(whole))
+
+
+def test_through_a_server_as_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.home.served_home import in_thread
+
+    from useg.web import access
+    from useg.web.users import Users
+
+    monkeypatch.setenv("USEG_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(pieces, "_AT_A_LEVEL", 4)
+    home = Folder(tmp_path / "home")
+    users = Users(home)
+    monkeypatch.setenv("USEG_TOKEN", users.add("node", "writer"))
+    folder = a_run(tmp_path / "run")
+    with in_thread(home, users) as address:
+        store = open_store(address)
+        assert [claim_attempt(store, "run") for _ in range(2)] == [1, 2]
+        lease, shipper, file = (
+            Lease(store, "run", 2),
+            Shipper(folder, 2, store, "run"),
+            folder / "attempts/2/journal.jsonl",
+        )
+        for number in range(3, 12):
+            file.write_bytes(file.read_bytes() + b'{"step":%d}\n' % number)
+            shipper.ship_growing()
+            lease.renew()
+        (folder / "record/00000002").write_bytes(b'{"status":"finished"}')
+        shipper.finish()
+        (folder / "model.useg").write_bytes(b"other weights")
+        shipper.finish()
+        names = keys(home)
+        assert len([name for name in names if "attempts/2/lease/" in name]) == 2
+        assert not [name for name in names if "/journal/" in name]
+        assert home.get("runs/run/model.useg") == b"other weights"
+        for name in ("record/00000002", "attempts/2/lease/00000000"):
+            with pytest.raises(ResourceError, match="a writer cannot delete"):
+                store.delete(f"runs/run/{name}")
+        monkeypatch.setattr(access, "ALIVE_S", -10.0)
+        with pytest.raises(ResourceError, match="a writer cannot delete"):
+            store.delete("runs/run/model.useg")
 
 
 def test_in_a_real_bucket(tmp_path: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from useg.home.objects import Objects
     from useg.home.store import Store
 
-Other = Annotated[str, typer.Argument(metavar="HOME", help="The other home: a folder, s3://, gs:// or az://.")]
+Other = Annotated[str, typer.Argument(metavar="HOME", help="The other home: a folder, s3://, gs://, az:// or http://.")]
 To = Annotated[str, typer.Option("--branch", help="The branch that moves.")]
 
 

@@ -1,4 +1,4 @@
-"""What the commands of `useg data` share: their options, and the data set that is meant."""
+"""Options that many commands have, and the data set that is meant."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from useg.data.versions import Dataset
 
 Home = Annotated[
-    str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
+    str | None, typer.Option(help="A folder, or s3://, gs://, az://, http://. [default: USEG_HOME, else useg-home/]")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Name = Annotated[str, typer.Argument(metavar="NAME[@REF]", help="A data set, and a branch, tag, digest or ~n of it.")]

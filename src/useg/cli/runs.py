@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from useg.cli import runs_show
+from useg.cli.data_options import Home, Json
 from useg.cli.output import emit, progress, warn
 from useg.cli.output import note as tell
 from useg.cli.runs_compare import compare
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from useg.home.store import Store
     from useg.runs.index import Index, Run
 
-Home = Annotated[
-    str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 OneRun = Annotated[str, typer.Argument(metavar="RUN", help="Id, part of it, name, or path of its folder.")]
 Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Id, part of it, name, or path of its folder.")]
 Where = Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from useg.cli.data_options import Home, Json
 from useg.cli.output import emit, note
 
 if TYPE_CHECKING:
@@ -30,10 +31,8 @@ def compare(
     html: Annotated[
         Path | None, typer.Option(help="Write a page with curves side by side, and sample by sample.")
     ] = None,
-    home: Annotated[
-        str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    home: Home = None,
+    json: Json = False,
 ) -> None:
     """Show what differs between runs, and which one is better by more than chance and the noise between seeds."""
     from useg.runs.compare import compare as compare_runs

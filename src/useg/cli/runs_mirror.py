@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from useg.cli.data_options import Home, Json
 from useg.cli.output import emit, note, progress, warn
 
 if TYPE_CHECKING:
@@ -33,10 +34,8 @@ def mirror(
             min=0, help="Seconds to wait for a server that is down. [default: 60; -f: always]", show_default=False
         ),
     ] = None,
-    home: Annotated[
-        str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    home: Home = None,
+    json: Json = False,
 ) -> None:
     """Send runs to an MLflow server: params, metrics, pictures, models, tags; nothing twice."""
     from useg.errors import InputError

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from useg.cli import runs_show
+from useg.cli.data_options import Home, Json
 from useg.cli.output import emit
 
 if TYPE_CHECKING:
@@ -17,10 +18,8 @@ def sample(
     sample: Annotated[str, typer.Argument(metavar="KEY|DIGEST", help="A sample, by key or by digest of its content.")],
     metric: Annotated[str | None, typer.Option(help="Which score. [default: the task's]")] = None,
     where: Annotated[str | None, typer.Option(help="Only runs for which this holds.")] = None,
-    home: Annotated[
-        str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    home: Home = None,
+    json: Json = False,
 ) -> None:
     """Show what each run scored on one sample, the oldest run first; also where it had another key or other labels."""
     from useg.runs.find import open_runs

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from useg.cli.data_options import Home
 from useg.cli.output import emit, note, warn
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ def watch(
         Path | None,
         typer.Option(metavar="FILE", help="What was told. [default: in this machine's cache]", show_default=False),
     ] = None,
-    home: Annotated[
-        str | None, typer.Option(help="A folder, or s3://, gs://, az://. [default: USEG_HOME, else useg-home/]")
-    ] = None,
+    home: Home = None,
     json: Annotated[bool, typer.Option("--json", help="Print each event as one JSON object.")] = False,
 ) -> None:
     """Tell when runs start, end, fail, die, or pass a score; whoever trains knows nothing of it."""

@@ -23,7 +23,7 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Of everything random. [de
 Home = Annotated[
     str | None,
     typer.Option(
-        help="A folder for runs and data sets; or s3://, gs://, az:// for data sets, while runs go to useg-home/. "
+        help="A folder for runs and data sets; or s3://, gs://, az://, http:// for data, while runs go to useg-home/. "
         "[default: USEG_HOME, else useg-home/]"
     ),
 ]

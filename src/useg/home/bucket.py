@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
-from ipaddress import ip_address
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 from typing_extensions import override
 
 from useg.errors import InputError, ResourceError, UsegError
+from useg.home.address import is_loopback
 from useg.home.keys import check_key, check_prefix, check_range, is_key, merged
 from useg.home.store import ABANDONED_S, Content, Entry, Missing, Store, whole
 
@@ -269,7 +269,7 @@ def _connect(url: str, patience_s: float) -> ObjectStore:
         if parts.scheme == "az":
             return AzureStore(parts.netloc, **common)
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-        if _is_loopback(endpoint):
+        if is_loopback(urlsplit(endpoint).hostname or ""):
             common["client_options"]["allow_http"] = True
         elif endpoint.startswith("http:") and os.environ.get("AWS_ALLOW_HTTP", "").lower() not in ("true", "1"):
             raise InputError(
@@ -284,13 +284,6 @@ def _connect(url: str, patience_s: float) -> ObjectStore:
         raise InputError(
             f"{url}: cannot be used as the environment is set: {str(error).partition(chr(10))[0]}"
         ) from error
-
-
-def _is_loopback(endpoint: str) -> bool:
-    host = urlsplit(endpoint).hostname or ""
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _size(file: Path) -> int:

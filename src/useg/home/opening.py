@@ -1,4 +1,4 @@
-"""A home by its address: a folder of this machine, or a bucket."""
+"""A home by its address: a folder of this machine, a bucket, or what `useg serve` offers."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ def open_home(address: str | Path | None = None) -> tuple[Store, Objects]:
     """The home at an address and its objects.
 
     Args:
-        address: a folder, `s3://`, `gs://` or `az://`; by default `USEG_HOME`, else the nearest `useg-home/`.
+        address: a folder, `s3://`, `gs://`, `az://`, `http://`; by default `USEG_HOME`, else the nearest `useg-home/`.
 
     Raises:
         InputError: no address of a home.

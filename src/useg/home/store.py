@@ -24,12 +24,6 @@ from useg.home.keys import check_key, check_prefix, check_range, is_key, merged
 
 ABANDONED_S = 24 * 3600.0
 """After this time what a put has left behind is taken for the remains of a crash."""
-_LONGEST_PART = 255
-_PART = r"\w(?:[\w .+=@,()-]*[\w+=@,()-])?"
-_KEY = re.compile(rf"{_PART}(?:/{_PART})*")
-_GAP = 256 * 1024
-_LARGEST_REQUEST = 16 * 2**20
-_FICLONE = 0x40049409
 
 
 Content = bytes | list[bytes] | Path
@@ -125,7 +119,8 @@ def whole(content: bytes | list[bytes]) -> bytes:
 
 
 def open_store(url: str | Path) -> Store:
-    """The home at a folder's path, `file:///path`, `s3://bucket/prefix`, `gs://…`, `az://…` or `memory:NAME`.
+    """The home at a folder's path, `file:///path`, `s3://bucket/prefix`, `gs://…`, `az://…`, `http://host:port` (what
+    `useg serve` offers) or `memory:NAME`.
 
     Raises:
         InputError: it is none of these.
@@ -145,7 +140,13 @@ def open_store(url: str | Path) -> Store:
         from useg.home.bucket import Bucket
 
         return Bucket(text)
-    raise InputError(f"{text}: a home is a folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix")
+    if scheme in ("http", "https"):
+        from useg.home.served import Served
+
+        return Served(text)
+    raise InputError(
+        f"{text}: a home is a folder, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or http://host:port"
+    )
 
 
 class Folder(Store):

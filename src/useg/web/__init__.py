@@ -1,0 +1,1 @@
+"""What useg offers over the network: a home, to those who have a right to it."""
