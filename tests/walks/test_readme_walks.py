@@ -64,7 +64,7 @@ def test_data_in_versions(
     kind: str, images: Path, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     shared = str(request.getfixturevalue("s3_url")) if kind == "s3" else str(tmp_path / "shared")
-    here, there, straight, fields = commands("Keep your data in versions")
+    here, there, straight, _, fields = commands("Keep your data in versions")
     given = {"s3://bucket/home": shared, "my_images": str(images)}
     before, said = content(images), {}
     for words in here:
