@@ -9,15 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from useg.errors import ConfigError
 
 SCHEMA = 1
+_LATER = {"fold", "split_seed"}
+"""Left out where they are not given, so that settings of before they were known keep their digest."""
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if value is not None or key not in _LATER}
 
 
 class DataSettings(_Settings):
@@ -31,6 +46,8 @@ class DataSettings(_Settings):
     """Share of the samples that is kept for tuning and live scores, where no split is given."""
     test: float = Field(default=0.0, ge=0, lt=0.9)
     """Share that is touched only once, at the end."""
+    split_seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Of the split; by default the run's. With it, runs of several seeds are scored on the same samples."""
 
     @model_validator(mode="after")
     def _leave_some_to_train_on(self) -> "DataSettings":
@@ -126,6 +143,8 @@ class Config(_Settings):
     steps: int | None = Field(default=None, ge=1)
     folds: int = Field(default=0, ge=0, le=20)
     """Cross-validation with so many folds; 0 and 1 mean one training."""
+    fold: int | None = Field(default=None, ge=0)
+    """Of the folds train this one alone; they count from 0."""
     workers: int = Field(default=1, ge=1, le=64)
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
@@ -133,6 +152,17 @@ class Config(_Settings):
     augmentation: AugmentationSettings = AugmentationSettings()
     loss: LossSettings = LossSettings()
     instances: InstanceSettings = InstanceSettings()
+
+    @model_validator(mode="after")
+    def _have_the_fold(self) -> "Config":
+        if self.fold is not None and self.fold >= max(1, self.folds):
+            raise ValueError(f"fold {self.fold} of {self.folds} folds: they count from 0")
+        return self
+
+    @property
+    def split_seed(self) -> int:
+        """The seed by which samples are split."""
+        return self.seed if self.data.split_seed is None else self.data.split_seed
 
     def digest(self) -> str:
         """BLAKE3 of the canonical bytes, as hex."""
@@ -207,4 +237,6 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(key, setting_names(), n=1, cutoff=0.4)
         return f"unknown setting {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    if not key:
+        return f"settings: {problem['msg']}"
     return f"setting {key}: {problem['msg']}, not {problem['input']!r}"

@@ -67,6 +67,9 @@ def train(
     home: Home = None,
     cache_size: CacheSize = None,
     name: Annotated[str | None, typer.Option(help="A name that becomes part of the run's id.")] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", help="A tag of the run, as of `useg runs tag`; repeatable.")
+    ] = None,
     seed: Seed = None,
     classes: Classes = None,
     resume: Annotated[
@@ -81,12 +84,14 @@ def train(
     from useg.experiments.listening import Listener, Stop
     from useg.experiments.recording import named_data
     from useg.experiments.train import train as run_training
+    from useg.runs.record import check_tags
 
+    check_tags(tags or ())
     check_budget(minutes, epochs, steps)
     if resume is not None:
         own = {"steps": steps, "recipe": recipe, "config": config, "set": sets or None, "plan": plan, "folds": folds,
                "workers": workers, "name": name, "seed": seed, "classes": classes, "where": where,
-               "transform": transforms or None}  # fmt: skip
+               "transform": transforms or None, "tag": tags or None}  # fmt: skip
         given = [f"--{option}" for option, value in own.items() if value is not None]
         if given:
             raise ConfigError(
@@ -115,6 +120,7 @@ def train(
         classes=classes,
         plan_file=plan,
         name=name,
+        tags=tags or (),
         resume=resume,
         minutes=minutes if resume is not None else None,
         epochs=epochs if resume is not None else None,

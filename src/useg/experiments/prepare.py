@@ -227,7 +227,7 @@ def _plan(
         dtype=dtype,
         threads=threads,
         device=device,
-        seconds_left=None if left is None else left / max(1, config.folds),
+        seconds_left=None if left is None else left / max(1, config.folds if config.fold is None else 1),
     )
 
 
