@@ -195,13 +195,7 @@ def _plan(
         seconds: float = memory.recall(
             key,
             lambda: probe.step_seconds(
-                arguments,
-                patch,
-                micro,
-                softmax_channels=softmax,
-                dtype=dtype,
-                threads=threads,
-                device=device,
+                arguments, patch, micro, softmax_channels=softmax, dtype=dtype, threads=threads, device=device
             ),
         )
         return seconds

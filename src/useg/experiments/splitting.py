@@ -61,7 +61,9 @@ def _split_folds(
     """The splits of each fold; the test part is the same in all of them and belongs to none."""
     if config.data.test > 0:
         shares = {"train": 1 - config.data.test, "test": config.data.test}
-        apart = assign_splits(keys, groups, given, fractions=shares, seed=config.split_seed, sequence=sequence, notes=notes)
+        apart = assign_splits(
+            keys, groups, given, fractions=shares, seed=config.split_seed, sequence=sequence, notes=notes
+        )
         given = [*apart]
     trainable = [i for i, split in enumerate(given) if split in (None, "train", "val")]
     fold_of = folds(

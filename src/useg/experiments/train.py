@@ -276,8 +276,7 @@ def write_inputs(
         rows = [asdict(absolute(sample)) for sample in _labelled(prepared)]
     folder.write_json("samples.json", rows)
     folder.write_json(
-        "splits.json",
-        [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits],
+        "splits.json", [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits]
     )
     prepared.plan.save(folder.plan)
 

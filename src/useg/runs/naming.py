@@ -10,6 +10,7 @@ is called so.
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from useg.config import setting_names
 from useg.errors import InputError
 
 RECORDED = frozenset((
@@ -59,7 +60,7 @@ class Names:
                 return candidates[0]
             if candidates:
                 raise InputError(f"{_shown(name)} could be {_some(candidates)}: write more of the name")
-        if full in _settings():
+        if full.removeprefix("config.") in setting_names() and full.startswith("config."):
             return full
         self._refuse(name, full, known)
 
@@ -95,22 +96,6 @@ def _with_parts(full: str, known: Iterable[str]) -> list[str]:
     if not dot:
         return []
     return sorted(name for name in known if name.startswith(first + ".") and name.endswith("." + rest))
-
-
-def _settings() -> set[str]:
-    """The names of all settings, which runs of other programs and of old versions may lack."""
-    from useg.config import Config
-
-    found, below = set(), Config().model_dump()
-    groups = [("config", below)]
-    while groups:
-        prefix, group = groups.pop()
-        for key, value in group.items():
-            if isinstance(value, dict):
-                groups.append((f"{prefix}.{key}", value))
-            else:
-                found.add(f"{prefix}.{key}")
-    return found
 
 
 def _shown(name: str) -> str:
