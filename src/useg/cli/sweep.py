@@ -64,7 +64,10 @@ def summary(found: dict[str, Any]) -> str:
         lines += [f"  {key} = {value!r}" for key, value in best["settings"].items()]
         lines += [f"  runs {', '.join(best['runs'])}"]
     lines += ["", *_table(found["configurations"], found["metric"]), ""]
-    lines += ["what each setting explains of the differences (95 % interval):", *map(_importance, found["importance"])]
+    lines += [
+        "what each setting explains of what the others leave (95 % interval):",
+        *map(_importance, found["importance"]),
+    ]
     for each in found["differences"]:
         over = f" over {each['samples']} samples" if each["samples"] else ""
         said = f"{each['first']} against {each['second']}: {each['difference']:+.4f}{over}"

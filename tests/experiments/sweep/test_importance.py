@@ -37,6 +37,43 @@ def test_many_sweeps_narrow_the_interval_and_nothing_explains_nothing() -> None:
     assert explained([0.0, 1.0] * 9, [0, 1] * 9) == (1.0, 1.0, 1.0)
 
 
+def test_a_setting_that_changes_together_with_another_is_not_taken_for_a_cause() -> None:
+    random = np.random.default_rng(5)
+    ends = []
+    for _ in range(300):
+        cause = random.integers(0, 3, 40)
+        shadow = np.where(random.uniform(size=40) < 0.6, cause, random.integers(0, 3, 40))
+        scores = 1.5 * cause + random.normal(size=40)
+        alone, beside = explained(scores, shadow), explained(scores, shadow, [cause])
+        share, low, _ = explained(scores, cause, [shadow])
+        ends.append((alone[1] > 0, beside[1] > 0, low > 0, share))
+    fooled_alone, fooled, found, share = np.mean(ends, axis=0)
+    assert fooled_alone > 0.5
+    assert fooled < 0.05
+    assert found > 0.95
+    assert 0.4 < share < 0.7
+
+
+def test_the_intervals_of_several_settings_hold_their_shares() -> None:
+    random = np.random.default_rng(6)
+    effects = np.array([0.5 * 2 / 3, 1.5 * 2 / 3, 0.0])  # variance of the levels' effects, beside a noise of 1
+    truth = effects / (effects + 1)
+    holds = []
+    for _ in range(300):
+        a, b, c = random.integers(0, 3, (3, 60))
+        scores = np.sqrt(0.5) * (a - 1) + np.sqrt(1.5) * (b - 1) + random.normal(size=60)
+        found = [explained(scores, *each) for each in ((a, [b, c]), (b, [a, c]), (c, [a, b]))]
+        holds.append([low <= true <= high for (_, low, high), true in zip(found, truth, strict=True)])
+    # levels are drawn, too, which the interval does not know
+    assert (np.mean(holds, axis=0) > 0.88).all(), np.mean(holds, axis=0)
+
+
+def test_nothing_is_said_where_there_is_nothing_to_compare() -> None:
+    assert explained([1.0, 2.0, 3.0], [0, 0, 0]) is None
+    assert explained([1.0, 2.0, 3.0], [0, 1, 2]) is None
+    assert explained([1.0, 2.0, 3.0, 5.0], [0, 0, 1, 1], [[0, 0, 1, 1]]) is None
+
+
 def test_settings_in_the_order_of_what_they_explain() -> None:
     random = np.random.default_rng(3)
     points = []
