@@ -10,7 +10,6 @@ is called so.
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from useg.config import setting_names
 from useg.errors import InputError
 
 RECORDED = frozenset((
@@ -60,7 +59,9 @@ class Names:
                 return candidates[0]
             if candidates:
                 raise InputError(f"{_shown(name)} could be {_some(candidates)}: write more of the name")
-        if full.removeprefix("config.") in setting_names() and full.startswith("config."):
+        from useg.config import setting_names
+
+        if full in {f"config.{setting}" for setting in setting_names()}:  # which runs of other programs may lack
             return full
         self._refuse(name, full, known)
 

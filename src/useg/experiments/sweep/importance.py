@@ -27,7 +27,7 @@ class Importance:
 
     Attributes:
         key: dotted name. configurations: that have it and a score.
-        share: of the variance that the other settings leave, between 0 and 1; None where there are too few configurations to say.
+        share: of the variance that the other settings leave, 0 to 1; None where configurations are too few to say.
         low, high: its 95 % interval.
         levels: each value or part of the range: its name, how many configurations, their mean score.
     """

@@ -49,7 +49,7 @@ def sweep(
     share = share_out(parallel, sweep)
     with SweepLog(home / "sweeps" / sweep.id).opened(sweep) as log:
         place = LocalTrials(sweep, log.folder, home, address or str(home), share)
-        listener.note(f"sweep {sweep.id}: at most {share.slots} at a time; {log.file}")
+        listener.note(f"{share.slots} trials at a time; go on after any end with: useg sweep --resume {sweep.id}")
         try:
             status = Course(sweep, log, place, listener).run()
         finally:

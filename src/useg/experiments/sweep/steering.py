@@ -93,7 +93,7 @@ class Course:
         is_given_up = end.number in self.log.known.given_up
         if end.state == "stopped" and not is_given_up and self.listener.stop.asked:
             return
-        state = "given up" if is_given_up and end.state == "stopped" else end.state
+        state = "given up" if is_given_up and end.state != "finished" else end.state
         score = self._score(end.values) if state == "finished" else None
         self.log.write(
             event="ended", trial=end.number, configuration=trial.configuration, state=state, run=end.run, score=score,
