@@ -90,6 +90,27 @@ def test_a_sweep_of_real_trials_killed_in_the_middle(tmp_path: Path, discs_folde
 
 
 @pytest.mark.slow
+def test_a_trial_that_outlives_the_sweep_is_not_repeated(tmp_path: Path, discs_folder) -> None:
+    data, home, file = discs_folder(tmp_path / "discs"), tmp_path / "home", tmp_path / "ask.toml"
+    file.write_text(FILE.format(data=data).replace('["2", "3"]', '["2"]').replace("seeds = 2", "seeds = 1"))
+    words = command(file, "--home", home, "--parallel", 2)
+    driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: any(home.glob("runs/*/plan.toml")))
+    driver.kill()
+    driver.wait()
+    (run,) = (home / "runs").glob("*")
+    until(lambda: RunFolder(run).record()["status"] == "finished")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["best"]["runs"] == [run.name]
+    assert [path.name for path in (run / "attempts").glob("*")] == ["1"]
+    (log,) = (home / "sweeps").glob("*/log.jsonl")
+    (end,) = [event for event in read_attempt(log) if event["event"] == "ended"]
+    assert end["seconds"] > 1
+    assert end["live"][-1][0] == 1.0
+
+
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, discs_folder) -> None:
     data, home, file = discs_folder(tmp_path / "discs"), tmp_path / "home", tmp_path / "ask.toml"
     file.write_text(FILE.format(data=data).replace("steps = 80", "steps = 4000"))

@@ -67,7 +67,11 @@ def share_out(parallel: int | None, sweep: Sweep) -> Share:
 
 @dataclass
 class _Running:
-    """A trial whose process lives: a child, or one that an earlier process of the sweep began and that has its lock."""
+    """A trial whose process is a child, or one that an earlier process of the sweep began and that has its lock.
+
+    Attributes:
+        has_ended: it had when it was begun again, and this is to be told.
+    """
 
     lock: int
     words: int
@@ -76,6 +80,7 @@ class _Running:
     since: float = field(default_factory=time.monotonic)
     follower: Follower | None = None
     steps: int = 0
+    has_ended: bool = False
     points: dict[int, tuple[float, dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -93,7 +98,6 @@ class LocalTrials:
         self._sweep, self._home, self._address, self._share = sweep, home, address, share
         self._place, self._store, self._peak = folder / "trials", Folder(home), 0
         self._running: dict[int, _Running] = {}
-        self._done: list[Ended] = []
         with writing(self._place):
             self._place.mkdir(parents=True, exist_ok=True)
 
@@ -103,7 +107,8 @@ class LocalTrials:
         What has ended is told first, so that it counts for what is drawn next.
         """
         if not self._running or len(self._running) >= self._share.slots or not self._share.is_measured:
-            return len(self._running) < self._share.slots and not self._done
+            ended = any(each.has_ended for each in self._running.values())
+            return len(self._running) < self._share.slots and not ended
         import psutil
 
         with suppress(psutil.Error):  # one has ended just now
@@ -121,15 +126,13 @@ class LocalTrials:
             lock = os.open(self._file(trial.number, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
             slot = min({*range(len(self._running) + 1)} - {each.slot for each in self._running.values()})
             running = _Running(lock, out.tell(), slot)
+            self._running[trial.number] = running
             if not is_abandoned(lock):
-                self._running[trial.number] = running
                 return
             run = self._run(trial.number)
             if run and (is_given_up or self._record(run).get("status") in ("finished", "failed")):
-                os.close(lock)
-                self._done.append(self._told(trial.number, running, None))
+                running.has_ended = True
                 return
-            self._running[trial.number] = running
             devices = self._share.gpus
             device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
             running.process = subprocess.Popen(
@@ -165,14 +168,14 @@ class LocalTrials:
 
     def ended(self) -> Sequence[Ended]:
         """The trials that have ended since this was last asked."""
+        done = []
         for number, each in [*self._running.items()]:
             if each.process is None and is_abandoned(each.lock):
                 os.close(each.lock)
             elif each.process is None or each.process.poll() is None:
                 continue
             del self._running[number]
-            self._done.append(self._told(number, each, None if each.process is None else each.process.returncode))
-        done, self._done = self._done, []
+            done.append(self._told(number, each, None if each.process is None else each.process.returncode))
         return done
 
     def stop(self, number: int) -> None:
@@ -186,7 +189,7 @@ class LocalTrials:
 
     def wait(self) -> None:
         """Wait a moment, if there is anything to wait for."""
-        if self._running and not self._done:
+        if self._running:
             time.sleep(_WAIT_S)
 
     def close(self) -> None:
@@ -211,7 +214,9 @@ class LocalTrials:
             groups = {f"origin.{name}": value for name, value in (record.get("origin") or {}).items()}
             values = groups | {fact.name: decoded(fact.value, fact.kind) for fact in facts_of(record, last, run).own}
         lines = self._last_lines(number, each.words, code) if state == "failed" else ()
-        return Ended(number, str(state), run, values, round(time.monotonic() - each.since, 3), lines)
+        seconds = values.get("seconds") if each.process is None else None  # of a run that was not watched
+        seconds = round(time.monotonic() - each.since, 3) if seconds is None else seconds
+        return Ended(number, str(state), run, values, seconds, lines)
 
     def _last_lines(self, number: int, start: int, code: int | None) -> tuple[str, ...]:
         said = self._file(number, "txt").read_bytes()[start:].decode(errors="replace").splitlines()
