@@ -105,4 +105,20 @@ def test_the_digest_of_the_defaults_is_pinned() -> None:
 
     python -c "from useg.config import Config; print(Config().digest())"
     """
-    assert Config().digest() == "372d887578aa6335e58b8f3c1de9cdd2a57453bc60f2e2cb38577cfda36ce7a1"
+    assert Config().digest() == "9a1a4bb2c209b7627a01b1278f8e450cb434810d8addad61664f9afbef1bfed0"
+
+
+def test_one_fold_of_those_there_are() -> None:
+    assert load_config(sets=["folds=3", "fold=2"]).fold == 2
+    for pairs in (["folds=3", "fold=3"], ["fold=1"]):
+        with pytest.raises(ConfigError, match="they count from 0"):
+            load_config(sets=pairs)
+
+
+def test_what_came_later_changes_no_digest_until_it_is_used() -> None:
+    assert "fold" not in Config().model_dump()
+    assert "split_seed" not in Config().model_dump(mode="json")["data"]
+    used = load_config(sets=["folds=3", "fold=1", "data.split_seed=4"])
+    assert (used.split_seed, load_config(sets=["seed=9"]).split_seed) == (4, 9)
+    assert used.digest() != load_config(sets=["folds=3"]).digest()
+    assert Config.model_validate_json(used.canonical()) == used

@@ -5,22 +5,39 @@ Whatever is `None` or "auto" is decided by the plan, from the data and the machi
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from useg.errors import ConfigError
 
 SCHEMA = 1
+_LATER = {"fold", "split_seed"}
+"""Left out where they are not given, so that settings of before they were known keep their digest."""
 
 
-class _Settings(BaseModel):
+class Checked(BaseModel):
+    """Read from a file that people write: nothing unknown is let through."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if value is not None or key not in _LATER}
 
-class DataSettings(_Settings):
+
+class DataSettings(Checked):
     """How samples are read and split."""
 
     dims: Annotated[
@@ -31,6 +48,8 @@ class DataSettings(_Settings):
     """Share of the samples that is kept for tuning and live scores, where no split is given."""
     test: float = Field(default=0.0, ge=0, lt=0.9)
     """Share that is touched only once, at the end."""
+    split_seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Of the split; by default the run's. With it, runs of several seeds are scored on the same samples."""
 
     @model_validator(mode="after")
     def _leave_some_to_train_on(self) -> "DataSettings":
@@ -39,7 +58,7 @@ class DataSettings(_Settings):
         return self
 
 
-class NetworkSettings(_Settings):
+class NetworkSettings(Checked):
     """The shape of the U-Net."""
 
     base: int | None = Field(default=None, ge=2, le=256)
@@ -54,7 +73,7 @@ class NetworkSettings(_Settings):
     deep_supervision: bool = False
 
 
-class TrainSettings(_Settings):
+class TrainSettings(Checked):
     """The optimisation."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -81,7 +100,7 @@ class TrainSettings(_Settings):
     """Time between checkpoints."""
 
 
-class AugmentationSettings(_Settings):
+class AugmentationSettings(Checked):
     """Random changes of the training patches."""
 
     elastic: bool = True
@@ -95,7 +114,7 @@ class AugmentationSettings(_Settings):
     """Gamma, brightness, contrast, noise, blur."""
 
 
-class LossSettings(_Settings):
+class LossSettings(Checked):
     """What counts how much."""
 
     border_weight: bool | Literal["auto"] = "auto"
@@ -110,13 +129,13 @@ class LossSettings(_Settings):
     """Weight of the soft Dice term beside the cross-entropy."""
 
 
-class InstanceSettings(_Settings):
+class InstanceSettings(Checked):
     """How objects are told apart."""
 
     mode: Literal["auto", "none", "border", "weights", "distance"] = "auto"
 
 
-class Config(_Settings):
+class Config(Checked):
     """Everything a user can decide about a run."""
 
     schema_number: int = SCHEMA
@@ -128,6 +147,8 @@ class Config(_Settings):
     steps: int | None = Field(default=None, ge=1)
     folds: int = Field(default=0, ge=0, le=20)
     """Cross-validation with so many folds; 0 and 1 mean one training."""
+    fold: int | None = Field(default=None, ge=0)
+    """Of the folds train this one alone; they count from 0."""
     workers: int = Field(default=1, ge=1, le=64)
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
@@ -135,6 +156,17 @@ class Config(_Settings):
     augmentation: AugmentationSettings = AugmentationSettings()
     loss: LossSettings = LossSettings()
     instances: InstanceSettings = InstanceSettings()
+
+    @model_validator(mode="after")
+    def _have_the_fold(self) -> "Config":
+        if self.fold is not None and self.fold >= max(1, self.folds):
+            raise ValueError(f"fold {self.fold} of {self.folds} folds: they count from 0")
+        return self
+
+    @property
+    def split_seed(self) -> int:
+        """The seed by which samples are split."""
+        return self.seed if self.data.split_seed is None else self.data.split_seed
 
     def digest(self) -> str:
         """BLAKE3 of the canonical bytes, as hex."""
@@ -159,20 +191,38 @@ def load_config(
     """
     tree: dict[str, Any] = {} if base is None else base.model_dump(mode="json", exclude_defaults=True)
     if path is not None:
-        try:
-            tree = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+        tree = read_toml(path)
     for pair in sets:
         key, equals, text = pair.partition("=")
         if not equals:
             raise ConfigError(f"--set wants KEY=VALUE, not {pair!r} (for example --set train.lr=0.001)")
-        _put(tree, key.strip(), _value(text.strip()))
+        put_setting(tree, key.strip(), _value(text.strip()))
     tree.update({key: value for key, value in given.items() if value is not None})
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What was probably meant, as the end of a sentence."""
+    names = list(known)
+    ends = {each.rpartition(".")[2]: each for each in names}
+    close = difflib.get_close_matches(name, names, 1, 0.4)
+    close += [ends[each] for each in difflib.get_close_matches(name.rpartition(".")[2], ends, 1, 0.6)]
+    return f"; did you mean {' or '.join(repr(each) for each in dict.fromkeys(close))}?" if close else ""
 
 
 def setting_names(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
@@ -194,7 +244,12 @@ def _value(text: str) -> Any:
         return text  # a bare word: a string without its quotes
 
 
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+def put_setting(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value where its dotted name says.
+
+    Raises:
+        ConfigError: there is a value where a group should be.
+    """
     *path, last = key.split(".")
     for part in path:
         below = tree.setdefault(part, {})
@@ -207,6 +262,7 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, setting_names(), n=1, cutoff=0.4)
-        return f"unknown setting {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+        return f"unknown setting {key!r}{near(key, setting_names())}"
+    if not key:
+        return f"settings: {problem['msg']}"
     return f"setting {key}: {problem['msg']}, not {problem['input']!r}"

@@ -77,6 +77,17 @@ def test_given_splits_are_kept(tmp_path: Path, home: Path) -> None:
     assert sorted(held_out[0] + held_out[1]) == [1, 2, 3, 4]
 
 
+def test_one_fold_alone_is_that_fold_and_a_split_has_its_own_seed(tmp_path: Path, home: Path) -> None:
+    data = folder_of(tmp_path / "data", 6)
+    every = prepare(data, config(folds=3), home).fold_splits
+    assert [prepare(data, config(folds=3, fold=k), home).fold_splits for k in range(3)] == [(each,) for each in every]
+    plain = [splits_of(prepare(data, config(seed=seed), home)) for seed in range(4)]
+    assert len({str(each) for each in plain}) > 1
+    for seed in range(4):
+        fixed = config(seed=seed, data={"split_seed": 2})
+        assert splits_of(prepare(data, fixed, home)) == plain[2]
+
+
 def test_nothing_to_learn_from(tmp_path: Path, home: Path) -> None:
     for count in (1, 3):
         data = folder_of(tmp_path / str(count), count)

@@ -59,6 +59,16 @@ def test_every_torn_last_line_is_left_out(tmp_path: Path) -> None:
     assert len(read_attempt(path)) == 2
 
 
+def test_a_file_that_a_crash_has_torn_is_gone_on_with_on_a_new_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    for torn in (b"", b'{"event":"step"}\n', b'{"event":"step"}\n{"event":"st'):
+        path.write_bytes(torn)
+        journal = Journal(path)
+        journal.write({"event": "resumed"}, sync=True)
+        journal.close()
+        assert [event["event"] for event in read_attempt(path)] == ["step"] * torn.count(b"\n") + ["resumed"]
+
+
 @pytest.mark.parametrize("taken", [0, 1, 10, 22])
 def test_a_disk_that_fills_up_leaves_a_gap_that_is_marked(tmp_path: Path, monkeypatch, taken: int) -> None:
     path, warnings = tmp_path / "journal.jsonl", []

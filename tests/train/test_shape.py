@@ -20,7 +20,7 @@ def shaped(space: tuple[int, ...], *sets: str, spacing=None, mode: str = "none",
     norms = norms or [ChannelNorm("image")]
     found = measured(space, spacing=spacing, **changes)
     patch, arguments = network_for(found, load_config(None, sets), len(space), norms, mode, reasons)
-    assert reasons.keys() <= {"patch"}
+    assert reasons.keys() <= {"patch", "light_top"}
     return patch, arguments
 
 

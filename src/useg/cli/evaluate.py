@@ -12,21 +12,18 @@ __all__ = ["evaluate"]
 
 def evaluate(
     predictions: Annotated[
-        list[Path],
-        typer.Argument(help="Folder of predicted label maps, or models (*.useg) that are averaged."),
+        list[Path], typer.Argument(help="Folder of predicted label maps, or models (*.useg) that are averaged.")
     ],
     labels: Annotated[Path, typer.Argument(help="Folder of label maps, or a data set with labels.")],
     classes: Annotated[
-        Path | None,
-        typer.Option(help="Label mapping (TOML); default: classes.toml beside the labels, else inferred."),
+        Path | None, typer.Option(help="Label mapping (TOML); default: classes.toml beside the labels, else inferred.")
     ] = None,
     membrane: Annotated[
         str | None,
         typer.Option(help="Class that is the membrane between cells, or none; default: seen from the labels."),
     ] = None,
     tolerance: Annotated[
-        float | None,
-        typer.Option(min=0.0, help="Tolerance of NSD, in the unit of the files; default: one pixel."),
+        float | None, typer.Option(min=0.0, help="Tolerance of NSD, in the unit of the files; default: one pixel.")
     ] = None,
     surface: Annotated[bool, typer.Option(help="Measure outline distances (HD95, ASSD, NSD).")] = True,
     lines: Annotated[bool, typer.Option(help="Measure centre lines (clDice); slow on large volumes.")] = True,
@@ -49,14 +46,7 @@ def evaluate(
                 raise InputError("--membrane, --tolerance and --partial are for folders of predictions, not models")
 
             scores = evaluate_model(
-                predictions,
-                labels,
-                classes=classes,
-                split=split,
-                tta=tta,
-                surface=surface,
-                lines=lines,
-                advance=told,
+                predictions, labels, classes=classes, split=split, tta=tta, surface=surface, lines=lines, advance=told
             )
         else:
             from useg.experiments.evaluate import evaluate_folders
@@ -90,19 +80,7 @@ def _one_folder(predictions: list[Path]) -> Path:
 def as_text(scores: dict[str, Any]) -> str:
     """The scores as lines for people: a table of classes, then what else was measured."""
     surface = scores["surface"] or {"classes": {}}
-    head = [
-        "class",
-        "Dice",
-        "IoU",
-        "Dice/image",
-        "images",
-        "missed",
-        "false",
-        "clDice",
-        "HD95",
-        "ASSD",
-        "NSD",
-    ]
+    head = ["class", "Dice", "IoU", "Dice/image", "images", "missed", "false", "clDice", "HD95", "ASSD", "NSD"]
     rows = [head]
     for name, found in scores["classes"].items():
         outline = surface["classes"].get(name, {})

@@ -66,8 +66,4 @@ def plan(
     if out is not None:
         prepared.plan.save(out)
         note(f"plan written to {out}; train with: useg train {data} --plan {out}")
-    emit(
-        prepared.plan.model_dump(mode="json"),
-        json=json,
-        text="" if out is not None else prepared.plan.to_toml(),
-    )
+    emit(prepared.plan.model_dump(mode="json"), json=json, text="" if out is not None else prepared.plan.to_toml())

@@ -169,14 +169,11 @@ def tag(
     json: Json = False,
 ) -> None:
     """Give a run tags, take some away, or list them."""
-    from useg.errors import InputError
     from useg.runs.find import with_run
-    from useg.runs.record import append_record, read_record
+    from useg.runs.record import append_record, check_tags, read_record
 
     given, taken = [word.removeprefix("+") for word in words or ()], list(remove or ())
-    for word in (*given, *taken):
-        if not re.fullmatch(r"[^\W_][^\s,'\"]{0,99}", word):
-            raise InputError(f"{word!r} cannot be a tag: wanted up to 100 signs without spaces, commas and quotes")
+    check_tags((*given, *taken))
 
     def change(store: "Store", index: "Index", found: "Run") -> tuple[str, list[str]]:
         before = read_record(store, found.id).get("tags") or []

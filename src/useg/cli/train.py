@@ -35,8 +35,7 @@ CacheSize = Annotated[
     ),
 ]
 Classes = Annotated[
-    Path | None,
-    typer.Option(help="Label mapping; by default classes.toml in DATA.", exists=True, dir_okay=False),
+    Path | None, typer.Option(help="Label mapping; by default classes.toml in DATA.", exists=True, dir_okay=False)
 ]
 Where = Annotated[str | None, typer.Option(help="Of a data set, only samples for which this holds.")]
 Transforms = Annotated[
@@ -67,11 +66,13 @@ def train(
     home: Home = None,
     cache_size: CacheSize = None,
     name: Annotated[str | None, typer.Option(help="A name that becomes part of the run's id.")] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", help="A tag of the run, as of `useg runs tag`; repeatable.")
+    ] = None,
     seed: Seed = None,
     classes: Classes = None,
     resume: Annotated[
-        str | None,
-        typer.Option(metavar="RUN", help="Go on with a run; with --minutes or --epochs, extend it."),
+        str | None, typer.Option(metavar="RUN", help="Go on with a run; with --minutes or --epochs, extend it.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
@@ -81,12 +82,14 @@ def train(
     from useg.experiments.listening import Listener, Stop
     from useg.experiments.recording import named_data
     from useg.experiments.train import train as run_training
+    from useg.runs.record import check_tags
 
     check_budget(minutes, epochs, steps)
+    check_tags(tags or ())
     if resume is not None:
         own = {"steps": steps, "recipe": recipe, "config": config, "set": sets or None, "plan": plan, "folds": folds,
                "workers": workers, "name": name, "seed": seed, "classes": classes, "where": where,
-               "transform": transforms or None}  # fmt: skip
+               "transform": transforms or None, "tag": tags or None}  # fmt: skip
         given = [f"--{option}" for option, value in own.items() if value is not None]
         if given:
             raise ConfigError(
@@ -96,14 +99,10 @@ def train(
     settings = load_config(
         config,
         sets or (),
-        recipe=recipe,
         minutes=minutes if resume is None else None,
         epochs=epochs if resume is None else None,
-        steps=steps,
-        folds=folds,
-        workers=workers,
-        seed=seed,
-    )
+        recipe=recipe, steps=steps, folds=folds, workers=workers, seed=seed,
+    )  # fmt: skip
     listener = Listener(note=say, progress=progress, stop=Stop(), keep_output=True)
     listener.stop.install()
     place, elsewhere = homes(home, cache_size)
@@ -115,6 +114,7 @@ def train(
         classes=classes,
         plan_file=plan,
         name=name,
+        tags=tags or (),
         resume=resume,
         minutes=minutes if resume is not None else None,
         epochs=epochs if resume is not None else None,

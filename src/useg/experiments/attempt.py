@@ -79,13 +79,7 @@ class Attempt:
         world: int = 1,
         decisions: Sequence[Event] | None = None,
     ) -> None:
-        self.folder, self.plan, self.prepared, self.batches, self.budget = (
-            folder,
-            plan,
-            prepared,
-            batches,
-            budget,
-        )
+        self.folder, self.plan, self.prepared, self.batches, self.budget = (folder, plan, prepared, batches, budget)
         self.validate_on = validate_on
         spread = max(1, len(validate_on) // plan.validation_samples)
         self.live_on = validate_on[::spread][: plan.validation_samples]

@@ -1,9 +1,7 @@
 """Runs side by side as one HTML page: which is better, sample by sample, how they learned, and what differs."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from useg.experiments.report.charts import Line, legend, line_chart, smoothed, t
 from useg.experiments.report.markup import Markup, joined, tag
 from useg.experiments.report.page import duration
 from useg.experiments.report.tables import as_name, as_number, as_text
-from useg.home.folder import writing
+from useg.experiments.report.whole import section, write_page
 from useg.runs.compare import Run, curve
 
 MOST_DOTS = 2000
@@ -20,7 +18,6 @@ MOST_KEYS = 200
 _EXTREMES = 5
 _COLOURS = 7
 _WIDTH, _SIDE, _TOP, _BOTTOM = 960, 24, 12, 40
-_SECURITY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = """
 .verdict { font-size: 18px; line-height: 1.45; margin-top: 24px; border-left: 4px solid var(--accent); }
 .verdict p { margin: 0; overflow-wrap: anywhere; } .verdict p + p { margin-top: 10px; font-size: 14px; }
@@ -57,37 +54,18 @@ def write_compare_page(path: Path, runs: Sequence[Run], comparison: Mapping[str,
     title = " against ".join(str(run.record.get("name") or run.id) for run in runs[:2])
     if len(runs) > 2 or len({run.record.get("name") or run.id for run in runs}) < len(runs):
         title = f"{len(runs)} runs compared"
-    style = Markup(files("useg.experiments.report").joinpath("style.css").read_text(encoding="utf-8") + _STYLE)
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_SECURITY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{title} - useg"),
-        tag("style", style),
-    )
     ids = " · ".join(f"{run.label} {run.title}" for run in runs)
     colours = {run.label: number % _COLOURS + 1 for number, run in enumerate(runs)}
     sections = [
         tag("header", tag("h1", title), tag("p", ids)),
         _verdict(comparison["verdict"]),
-        *_section("The runs", _runs(comparison["runs"])),
-        *_section("Sample by sample", *(_paired(each, comparison["verdict"], colours) for each in _drawn(comparison))),
-        *_section("Other scores, without a verdict", _other_scores(comparison["verdict"])),
-        *_section("How they learned", _curves(runs)),
-        *_section("What differs", *_differences(comparison)),
-        tag("footer", "Written by useg. This page needs no other file and no network."),
+        *section("The runs", _runs(comparison["runs"])),
+        *section("Sample by sample", *(_paired(each, comparison["verdict"], colours) for each in _drawn(comparison))),
+        *section("Other scores, without a verdict", _other_scores(comparison["verdict"])),
+        *section("How they learned", _curves(runs)),
+        *section("What differs", *_differences(comparison)),
     ]
-    page = tag("html", head, tag("body", tag("main", *sections)), lang="en")
-    part = path.with_name(path.name + ".part")
-    with writing(path):
-        part.write_bytes(joined(Markup("<!doctype html>\n"), page).encode("utf-8", "replace"))
-        os.replace(part, path)
-
-
-def _section(title: str, *content: Markup | None) -> list[Markup]:
-    there = [piece for piece in content if piece]
-    return [tag("h2", title), *there] if there else []
+    write_page(path, title, *sections, style=_STYLE)
 
 
 def _card(title: str, *content: Markup | str | None) -> Markup:

@@ -1,7 +1,6 @@
 """A page that shows how label maps differ between two versions of a data set."""
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,9 @@ from useg.data.reading import Sample
 from useg.data.views import View
 from useg.errors import UsegError
 from useg.experiments.overlay import error_map, label_overlay, picture_of
-from useg.experiments.report.markup import Markup, joined, tag
+from useg.experiments.report.markup import tag
 from useg.experiments.report.pictures import Picture, sample_pictures
-from useg.home.folder import write_atomically
+from useg.experiments.report.whole import write_page
 
 MOST_PICTURES = 60
 LEGEND = {"as before": (70, 160, 90), "added": (214, 90, 30), "taken away": (60, 110, 220)}
@@ -39,23 +38,9 @@ def write_difference_page(path: Path, before: View, after: View, changed: Sequen
             notes.append(f"{key}: {error}")
     left = len(changed) - MOST_PICTURES
     notes += [f"{left} more samples have changed"] if left > 0 else []
-    style = Markup(files("useg.experiments.report").joinpath("style.css").read_text(encoding="utf-8"))
-    page = tag(
-        "html",
-        tag("head", tag("meta", charset="utf-8"), tag("title", title), tag("style", style)),
-        tag(
-            "body",
-            tag(
-                "main",
-                tag("h1", title),
-                tag("p", f"{len(changed)} samples have other labels."),
-                sample_pictures(pictures, LEGEND) if pictures else None,
-                *[tag("p", note) for note in notes],
-            ),
-        ),
-        lang="en",
-    )
-    write_atomically(path, joined(Markup("<!doctype html>\n"), page).encode("utf-8", "replace"))
+    drawn = sample_pictures(pictures, LEGEND) if pictures else None
+    said = tag("p", f"{len(changed)} samples have other labels.")
+    write_page(path, title, tag("h1", title), said, drawn, *[tag("p", note) for note in notes])
     return len(pictures)
 
 

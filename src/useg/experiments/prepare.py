@@ -195,13 +195,7 @@ def _plan(
         seconds: float = memory.recall(
             key,
             lambda: probe.step_seconds(
-                arguments,
-                patch,
-                micro,
-                softmax_channels=softmax,
-                dtype=dtype,
-                threads=threads,
-                device=device,
+                arguments, patch, micro, softmax_channels=softmax, dtype=dtype, threads=threads, device=device
             ),
         )
         return seconds
@@ -227,7 +221,7 @@ def _plan(
         dtype=dtype,
         threads=threads,
         device=device,
-        seconds_left=None if left is None else left / max(1, config.folds),
+        seconds_left=None if left is None else left / max(1, config.folds if config.fold is None else 1),
     )
 
 

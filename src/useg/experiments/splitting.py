@@ -43,6 +43,7 @@ def split_samples(
         groups = _with_duplicates(samples, fingerprint)
     if config.folds > 1:
         found = _split_folds(keys, groups, given, config, notes, sequence=sequence)
+        found = found if config.fold is None else (found[config.fold],)
     else:
         found = (_split_once(keys, groups, given, config, notes, sequence=sequence),)
     return tuple(_without_twins(splits, keys, fingerprint) for splits in found) if in_blocks else found
@@ -60,11 +61,13 @@ def _split_folds(
     """The splits of each fold; the test part is the same in all of them and belongs to none."""
     if config.data.test > 0:
         shares = {"train": 1 - config.data.test, "test": config.data.test}
-        apart = assign_splits(keys, groups, given, fractions=shares, seed=config.seed, sequence=sequence, notes=notes)
+        apart = assign_splits(
+            keys, groups, given, fractions=shares, seed=config.split_seed, sequence=sequence, notes=notes
+        )
         given = [*apart]
     trainable = [i for i, split in enumerate(given) if split in (None, "train", "val")]
     fold_of = folds(
-        [keys[i] for i in trainable], [groups[i] for i in trainable], config.folds, config.seed, sequence=sequence
+        [keys[i] for i in trainable], [groups[i] for i in trainable], config.folds, config.split_seed, sequence=sequence
     )
     result = []
     for fold in range(config.folds):
@@ -90,7 +93,7 @@ def _split_once(
         groups,
         given,
         fractions={"train": 1 - validation - test, "val": validation, "test": test},
-        seed=config.seed,
+        seed=config.split_seed,
         sequence=sequence,
         notes=notes,
     )
@@ -142,7 +145,7 @@ def _without_twins(splits: tuple[str, ...], keys: list[str], fingerprint: Finger
 def _split_one(samples: Samples, config: Config, notes: list[str]) -> tuple[str, ...]:
     """A single image is cut into a part to learn from and a part held out, with a gap between them."""
     space = samples.space(0)
-    cut = blocks(space, config.data.validation, gap_px=max(1, min(16, max(space) // 20)), seed=config.seed)
+    cut = blocks(space, config.data.validation, gap_px=max(1, min(16, max(space) // 20)), seed=config.split_seed)
     samples.cut({0: [*cut.train, cut.val]})
     notes.append(
         "there is a single image: a block of it is held out for validation, with a gap. Neighbouring parts of one "
@@ -164,7 +167,7 @@ def _split_bands(samples: Samples, config: Config, notes: list[str]) -> tuple[st
     if not plain or not 1 < len(learned) <= FEW_SLICES or held_out < SMALLEST_BAND_PX:
         return None
     (space,) = spaces
-    cut = blocks(space, config.data.validation, gap_px=max(1, min(16, max(space) // 20)), seed=config.seed)
+    cut = blocks(space, config.data.validation, gap_px=max(1, min(16, max(space) // 20)), seed=config.split_seed)
     origins = samples.cut({index: [*cut.train, cut.val] for index in learned})
     parts = iter((*("train",) * len(cut.train), "val") * len(learned))
     notes.append(

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -44,6 +44,7 @@ def train(
     classes: Path | None = None,
     plan_file: Path | None = None,
     name: str | None = None,
+    tags: Sequence[str] = (),
     resume: str | None = None,
     minutes: float | None = None,
     epochs: float | None = None,
@@ -57,7 +58,7 @@ def train(
         home: where the run's folder is made.
         data_home: the home that has the data set, or gets the folder as one; default `home`.
         config: settings. classes: label mapping file. plan_file: a plan to use as it is.
-        name: part of the run's id.
+        name: part of the run's id. tags: of the run.
         resume: a run to go on with: one that was killed or stopped ends as if it had not been; a finished one
             is extended by `minutes` or `epochs`, from before its learning rate began to fall.
         parent: id of the run that this one is a variant of.
@@ -91,7 +92,8 @@ def train(
         shown = data.reading.root if isinstance(data, View) else str(data.absolute())
         with held(folder, data_home or home, listener) as number:
             origin = _origin(data_home or home, data, prepared, listener)
-            write_inputs(folder, config, prepared, origin, name=name, data=shown, parent=parent)
+            tagged = {"tags": list(tags)} if tags else {}
+            write_inputs(folder, config, prepared, origin, name=name, data=shown, parent=parent, **tagged)
             listener.note(f"run {folder.id}: {describe(prepared)}")
             result = run_prepared(folder, prepared, config, listener, number=number)
     else:
@@ -274,8 +276,7 @@ def write_inputs(
         rows = [asdict(absolute(sample)) for sample in _labelled(prepared)]
     folder.write_json("samples.json", rows)
     folder.write_json(
-        "splits.json",
-        [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits],
+        "splits.json", [dict(zip(prepared.samples.keys, splits, strict=True)) for splits in prepared.fold_splits]
     )
     prepared.plan.save(folder.plan)
 

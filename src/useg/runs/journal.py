@@ -27,7 +27,8 @@ class Journal:
 
     Each event is one `write`, so that a killed process loses nothing it reported. A thread brings what was written to
     the disk once a second: whoever writes waits for no disk. While the disk is full events are lost, and as soon as
-    one can be written again, an event `gap` before it says how many.
+    one can be written again, an event `gap` before it says how many. Of a file that is there, a last line that a crash
+    has torn is left as it is.
 
     Args:
         path: of the file.
@@ -37,9 +38,10 @@ class Journal:
     def __init__(self, path: Path, warn: Callable[[str], None] = lambda text: None) -> None:
         self.path, self._warn = path, warn
         with writing(path):
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            size = os.fstat(self._file).st_size
+            self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
         self._lock = threading.Lock()
-        self._torn = False
         self._lost = 0
         self._warned = False
         self._fresh, self._closed = threading.Event(), threading.Event()

@@ -59,7 +59,9 @@ class Names:
                 return candidates[0]
             if candidates:
                 raise InputError(f"{_shown(name)} could be {_some(candidates)}: write more of the name")
-        if full in _settings():
+        from useg.config import setting_names
+
+        if full in {f"config.{setting}" for setting in setting_names()}:  # which runs of other programs may lack
             return full
         self._refuse(name, full, known)
 
@@ -95,22 +97,6 @@ def _with_parts(full: str, known: Iterable[str]) -> list[str]:
     if not dot:
         return []
     return sorted(name for name in known if name.startswith(first + ".") and name.endswith("." + rest))
-
-
-def _settings() -> set[str]:
-    """The names of all settings, which runs of other programs and of old versions may lack."""
-    from useg.config import Config
-
-    found, below = set(), Config().model_dump()
-    groups = [("config", below)]
-    while groups:
-        prefix, group = groups.pop()
-        for key, value in group.items():
-            if isinstance(value, dict):
-                groups.append((f"{prefix}.{key}", value))
-            else:
-                found.add(f"{prefix}.{key}")
-    return found
 
 
 def _shown(name: str) -> str:

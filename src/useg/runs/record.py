@@ -2,13 +2,14 @@
 
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from useg.errors import DamagedFile, ResourceError
+from useg.errors import DamagedFile, InputError, ResourceError
 from useg.home.folder import write_atomically
 from useg.home.store import Folder, Store
 from useg.runs.journal import Event, read_journal
@@ -137,6 +138,17 @@ class RunFolder:
     def write_text(self, name: str, content: str) -> None:
         """Write one text file."""
         write_atomically(self.path / name, content.encode())
+
+
+def check_tags(tags: Iterable[str]) -> None:
+    """Refuse what cannot be a tag of a run.
+
+    Raises:
+        InputError: it is empty or too long, or has spaces, commas or quotes.
+    """
+    for word in tags:
+        if not re.fullmatch(r"[^\W_][^\s,'\"]{0,99}", word):
+            raise InputError(f"{word!r} cannot be a tag: wanted up to 100 signs without spaces, commas and quotes")
 
 
 def now() -> str:

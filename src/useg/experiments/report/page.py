@@ -1,14 +1,12 @@
 """What stands on the page of a run, and in which order."""
 
-import os
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from useg.experiments.report.charts import Line, line_chart
 from useg.experiments.report.curves import curves
-from useg.experiments.report.markup import Markup, joined, tag
+from useg.experiments.report.markup import Markup, tag
 from useg.experiments.report.pictures import MOST_BYTES, Picture, sample_pictures
 from useg.experiments.report.tables import (
     as_name,
@@ -21,11 +19,9 @@ from useg.experiments.report.tables import (
     nested_table,
     sample_table,
 )
+from useg.experiments.report.whole import section, write_page
 
 __all__ = ["write_report"]
-
-_SECURITY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""No script runs and nothing is fetched, whatever is written on the page."""
 
 _OWN_PLACE = frozenset({"name", "warnings", "plan", "mapping", "fingerprint", "legend"})
 """What of a record is shown in a place of its own, not among the facts of the run."""
@@ -52,45 +48,18 @@ def write_report(
             `pixel_error`, `confusion`, `surface`, `instances`, `membranes`, `samples`.
         pictures: samples to look at.
     """
-    page = joined(Markup("<!doctype html>\n"), _page(record, journal_events, scores, pictures))
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(page.encode("utf-8", "replace"))
-    os.replace(part, path)
-
-
-def _page(
-    record: Mapping[str, Any],
-    events: Sequence[Mapping[str, Any]],
-    scores: Mapping[str, Any],
-    pictures: Sequence[Picture],
-) -> Markup:
     title = as_text(record.get("name") or record.get("run") or "A run")
-    style = Markup(files("useg.experiments.report").joinpath("style.css").read_text(encoding="utf-8"))
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_SECURITY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{title} - useg"),
-        tag("style", style),
-    )
     sections = [
         _header(title, record, scores),
-        _figures(record, events, scores),
+        _figures(record, journal_events, scores),
         _warnings(record.get("warnings") or ()),
         *_scores(scores),
         *_pictures(pictures, record.get("legend") or {}),
-        *_section("How it learned", curves(events)),
+        *section("How it learned", curves(journal_events)),
         *_per_image(scores),
         *_what_went_in(record),
-        tag("footer", "Written by useg. This page needs no other file and no network."),
     ]
-    return tag("html", head, tag("body", tag("main", *sections)), lang="en")
-
-
-def _section(title: str, *content: Markup | None) -> list[Markup]:
-    there = [piece for piece in content if piece]
-    return [tag("h2", title), *there] if there else []
+    write_page(path, title, *sections)
 
 
 def _card(title: str, *content: Markup) -> Markup:
@@ -165,7 +134,7 @@ def _scores(scores: Mapping[str, Any]) -> list[Markup]:
             extra.append(_card(titles.get(key) or as_name(key).capitalize(), *_measured(scores[key])))
     if extra:
         cards.append(tag("div", *extra, class_="grid"))
-    return _section("Scores", *cards)
+    return section("Scores", *cards)
 
 
 _KNOWN_SCORES = frozenset({"part", "classes", "confusion", "samples", "surface", "instances", "membranes"})
@@ -198,13 +167,13 @@ def _pictures(pictures: Sequence[Picture], legend: Mapping[str, Sequence[int]]) 
         chosen = [picture for picture in pictures if picture.rank == rank]
         if chosen:
             share = MOST_BYTES * len(chosen) // len(pictures)
-            found += _section(title, sample_pictures(chosen, legend, most_bytes=share))
+            found += section(title, sample_pictures(chosen, legend, most_bytes=share))
     return found
 
 
 def _per_image(scores: Mapping[str, Any]) -> list[Markup]:
     samples = scores.get("samples") or {}
-    return _section("Image by image", _card("Worst first", sample_table(samples))) if samples else []
+    return section("Image by image", _card("Worst first", sample_table(samples))) if samples else []
 
 
 def _what_went_in(record: Mapping[str, Any]) -> list[Markup]:
@@ -219,4 +188,4 @@ def _what_went_in(record: Mapping[str, Any]) -> list[Markup]:
     ):
         if content:
             cards.append(_card(title, facts(content)))
-    return _section("What went in", *cards)
+    return section("What went in", *cards)
