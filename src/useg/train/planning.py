@@ -22,9 +22,11 @@ StepClock = Callable[[dict[str, Any], tuple[int, ...], int, int, str], float]
 _BATCH_PIXELS = {"cpu": 262_144, "cuda": 1_048_576}
 _REST_S, _REST_SHARE = 15.0, 0.06
 """What a run needs beside its steps: reading and scoring, and live scores and checkpoints."""
-_ENOUGH_STEPS = {2: 1_500, 3: 1_200}
+_ENOUGH_STEPS = {2: 1_500, 3: 500}
 """By dimensions. Many small steps learn faster than few large ones, so batches shrink until so many fit; in 3D, where
 a batch of few patches learns worse, less far. See decision 12."""
+_BASE = {2: 16, 3: 32}
+"""By dimensions, of a network with a light top. See decision 14."""
 _MANY_STEPS = 4_000
 _FEW_STEPS = 150
 _SMALLER_PATCHES = {2: (192, 128), 3: ()}
@@ -248,7 +250,7 @@ def _width_and_batch(
     if config.recipe == "paper":
         return arguments, batch, clock(arguments, batch)
     fixed_base = config.network.base
-    base = fixed_base or 16
+    base = fixed_base or (_BASE[len(batch[0])] if arguments["light_top"] else 16)
     seconds = clock({**arguments, "base": base}, batch)
     if seconds_left is None:
         reasons["base"] = reasons["micro_batch"] = "no time budget: the default"
@@ -259,12 +261,14 @@ def _width_and_batch(
         if budget / seconds >= enough:
             break
         batch, seconds = smaller, clock({**arguments, "base": base}, smaller)
-    if not fixed_base and budget / seconds < _FEW_STEPS:
-        base = 8
-        seconds = clock({**arguments, "base": base}, batch)
+    for narrower in (16, 8):
+        if not fixed_base and budget / seconds < _FEW_STEPS and narrower < base:
+            base, seconds = narrower, clock({**arguments, "base": narrower}, batch)
     for wider in (24, 32, 48, 64):
         if fixed_base or budget / seconds < _MANY_STEPS * 1.5:
             break
+        if wider <= base:
+            continue
         slower = clock({**arguments, "base": wider}, batch)
         if budget / slower < _MANY_STEPS:
             break

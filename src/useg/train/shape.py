@@ -36,17 +36,17 @@ def network_for(
     shape = _paper_shape() if config.recipe == "paper" else _shape(fingerprint, config, dims, reasons)
     patch: tuple[int, ...] = shape.pop("patch")
     if config.recipe != "paper":
-        shape["light_top"] = _light_top(config, dims, shape["depth"], reasons)
+        shape["light_top"] = _light_top(config, shape["depth"], reasons)
     return patch, arguments | shape
 
 
-def _light_top(config: Config, dims: int, depth: int, reasons: dict[str, str]) -> bool:
+def _light_top(config: Config, depth: int, reasons: dict[str, str]) -> bool:
     wanted = config.network.light_top
     if wanted and depth < 2:
         raise ConfigError("network.light_top wants a network.depth of at least 2")
-    if wanted is None and dims == 2 and depth > 2:
+    if wanted is None and depth > 2:
         reasons["light_top"] = "full resolution costs most and gives least: one convolution each way there"
-    return dims == 2 and depth > 2 if wanted is None else wanted
+    return depth > 2 if wanted is None else wanted
 
 
 def _paper_shape() -> dict[str, Any]:
