@@ -186,7 +186,7 @@ def short(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def steadiness(run: Path, data: Path, split: list[str]) -> dict[str, Any]:
-    """V_rand of the last five checkpoints at the operating point of the finished model."""
+    """V_rand of the last five checkpoints, averaged symmetries, at the operating point of the finished model."""
     from dataclasses import replace
 
     from useg.experiments.evaluate_model import evaluate_model
@@ -198,7 +198,7 @@ def steadiness(run: Path, data: Path, split: list[str]) -> dict[str, Any]:
         kept = replace(load_bundle(path), tuning=final.tuning)
         place = OUT / "snapshot.useg"
         save_bundle(place, kept.plan, kept.mapping, kept.tensors, tuning=kept.tuning)
-        scores = evaluate_model([place], data, split=split[-1], surface=False, lines=False)
+        scores = evaluate_model([place], data, split=split[-1], tta=True, surface=False, lines=False)
         found.append(scores["membranes"]["v_rand"])
     return {"v_rand_of_last_checkpoints": found, "spread": max(found) - min(found)}
 

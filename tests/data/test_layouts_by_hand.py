@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -167,6 +168,12 @@ def test_stacks_and_pairs_of_single_files(tmp_path):
 def test_numbers_pair_names_that_share_nothing_else(tmp_path):
     make(tmp_path, [f"images/Foto{n:03d}b.png" for n in (1, 2, 30)], [f"labels/L {n}.png" for n in (1, 2, 30)])
     assert pairs(tmp_path) == {f"images/Foto{n:03d}b.png": (f"labels/L {n}.png",) for n in (1, 2, 30)}
+
+
+def test_accents_pair_however_they_are_written(tmp_path):
+    composed, apart = (normalize(form, "Zählung") for form in ("NFC", "NFD"))
+    make(tmp_path, [f"images/{composed} {n}.png" for n in "ab"], [f"masks/{apart} {n}.png" for n in "ab"])
+    assert pairs(tmp_path) == {f"images/{composed} {n}.png": (f"masks/{apart} {n}.png",) for n in "ab"}
 
 
 def test_channels_in_several_files(tmp_path):

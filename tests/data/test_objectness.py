@@ -59,6 +59,15 @@ def test_few_objects_in_several_files():
     assert found.mapping.kind == "instances"
 
 
+def test_as_many_objects_in_each_file():
+    found = kind(*(nuclei(6, np.uint16) for _ in range(6)))
+    assert found.mapping.kind == "instances"
+    assert 'kind = "values"' in found.warnings[0]
+    few = kind(*(nuclei(4, np.uint8) for _ in range(6)))
+    assert few.mapping.kind == "values"
+    assert 'kind = "instances"' in few.warnings[0]
+
+
 def test_objects_with_a_few_in_two_pieces():
     plane = nuclei(30, np.uint16)
     plane[0, 0], plane[0, 127] = 4, 9

@@ -63,14 +63,12 @@ def looks_like_objects(files: Sequence[Census], values: np.ndarray) -> Verdict:
         if sure or (len(numbers) >= 5 and spread < 1.0):
             return Verdict(True, reason, () if sure else (doubt.format("objects", "values"),))
         return Verdict(False, warnings=(doubt.format("classes", "instances"),))
-    if explained < SIZES_EXPLAINED and (
-        len(numbers) >= MANY or (per_file.max() != per_file.min() and len(numbers) >= 5)
-    ):
-        sure = len(numbers) >= MANY or wide
+    if explained >= SIZES_EXPLAINED:
+        return Verdict(False)
+    if len(numbers) >= 5:
+        sure = len(numbers) >= MANY or (wide and per_file.max() != per_file.min())
         return Verdict(True, reason, () if sure else (doubt.format("objects", "values"),))
-    if explained < SIZES_EXPLAINED and per_file.max() != per_file.min():
-        return Verdict(False, warnings=(doubt.format("classes", "instances"),))
-    return Verdict(False)
+    return Verdict(False, warnings=(doubt.format("classes", "instances"),))
 
 
 def _pairs(files: Sequence[Census]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from unicodedata import normalize
 
 from useg.data.names import Role, Words, numbers, plain, words
 
@@ -44,8 +45,11 @@ class File:
 
 
 def as_file(path: str, dataset: str | None = None) -> File:
-    """A `File` for a path relative to the root, or for a data set inside it."""
-    *folders, name = path.split("/")
+    """A `File` for a path relative to the root, or for a data set inside it.
+
+    Names are compared in Unicode's composed form: some systems write the accents of a name as characters of their own.
+    """
+    *folders, name = normalize("NFC", path).split("/")
     stem, suffix = split_suffix(name)
     if dataset is None:
         return File(path, tuple(folders), stem, suffix, path)
