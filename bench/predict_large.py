@@ -71,6 +71,7 @@ def write_bundle(path: Path, channels: int, base: int, mode: str) -> None:
         patch=(256, 256),
         strides=((2, 2),) * 4,
         base=base,
+        light_top=True,
         normalisation=(ChannelNorm("image"),) * channels,
         steps=1,
         dtype="bfloat16" if machine()["bfloat16"] else "float32",

@@ -5,7 +5,7 @@ import statistics
 
 from useg.train import probe
 
-NETWORK = {"dims": 2, "channels": 1, "outputs": 2, "base": 16, "depth": 4}
+NETWORK = {"dims": 2, "channels": 1, "outputs": 2, "base": 16, "depth": 4, "light_top": True}
 PATCH = (256, 256)
 MICRO_BATCH = 4
 ROUNDS = 5

@@ -11,7 +11,7 @@ TEXT = 'data = "{}"\nmethod = "{}"\n[budget]\ntrials = 2\n[search]\ntrain.lr = [
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--on", "ray://1.2.3.4:10001"], "needs the extra `cluster`: pip install 'useg[cluster]'"),
+        (["ask.toml", "--on", "ray://1.2.3.4:10001"], "there is no such file or folder"),
         ([], "name a SWEEP.toml, or a sweep to --resume"),
         (["--resume", "nothing"], "no sweep 'nothing' in"),
         (["ask.toml", "--resume", "x"], "name a SWEEP.toml, or a sweep to --resume"),

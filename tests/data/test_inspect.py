@@ -299,3 +299,58 @@ def test_planes_under_a_flat_label_map_are_channels(tmp_path):
     assert (found.fingerprint.ndim, found.fingerprint.channels) == (2, 6)
     assert all(sample.images[0].endswith("#channels") for sample in found.reading.samples)
     assert any("planes are read as channels" in repair for repair in found.repairs)
+
+
+def test_masks_whose_shape_lies_in_the_alpha_channel(tmp_path):
+    for i in range(4):
+        image, labels = scene(i)
+        labels = labels * np.uint8(i > 0) * 255  # the first is empty: of one grey, and of one alpha
+        write(tmp_path / "images" / f"{i}.png", image)
+        write(tmp_path / "masks" / f"{i}.png", np.dstack([np.full_like(labels, 255)] * 3 + [labels]))
+    found = inspect(tmp_path)
+    assert (found.mapping.kind, found.mapping.alpha, found.mapping.channels) == ("values", True, 1)
+    assert any("alpha is read" in repair for repair in found.repairs)
+    assert found.fingerprint.classes[1].pixels == sum(int(scene(i)[1].sum()) for i in range(1, 4))
+    again = LabelMapping.from_toml(found.mapping.to_toml())
+    assert again == found.mapping
+    truth = scene(1)[1]
+    stored = np.stack([np.full_like(truth, 255)] * 3 + [truth * 255])
+    np.testing.assert_array_equal(again.encode(stored)[0], truth)
+    np.testing.assert_array_equal(again.decode(truth), truth * 255)
+    np.testing.assert_array_equal(again.encode(again.decode(truth)[None])[0], truth)  # a prediction, read again
+    (tmp_path / "classes.toml").write_text(again.to_toml())
+    assert inspect(tmp_path).fingerprint.classes == found.fingerprint.classes
+    (tmp_path / "classes.toml").write_text("alpha = false\n")
+    with pytest.raises(DataError, match="only one value occurs"):
+        inspect(tmp_path)
+
+
+def test_masks_of_several_planes_are_refused_with_ways_that_work(tmp_path):
+    truth = {}
+    for i in range(3):
+        image, labels = scene(i, classes=4)
+        truth[i] = labels
+        write(tmp_path / "images" / f"{i}.png", image)
+        planes = np.stack([labels == value for value in range(4)]).astype(np.uint8)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "masks" / f"{i}.tif", planes, photometric="minisblack")
+    with pytest.raises(DataError) as failure:
+        inspect(tmp_path)
+    assert [Path(problem.where).name for problem in failure.value.problems] == ["0.tif", "1.tif", "2.tif"]
+    remedy = failure.value.problems[0].remedy
+    assert "`objects` of a pairs.csv, 0.tif#0;0.tif#1" in remedy
+    assert "numpy's argmax" in remedy
+
+    table = tmp_path / "pairs.csv"
+    planes = [";".join(f"masks/{i}.tif#{value}" for value in (1, 2, 3)) for i in range(3)]
+    table.write_text("image,objects\n" + "".join(f"images/{i}.png,{planes[i]}\n" for i in range(3)))
+    found = inspect(tmp_path)
+    assert found.mapping.kind == "objects"
+    assert found.fingerprint.classes[1].pixels == sum(np.count_nonzero(labels) for labels in truth.values())
+    table.write_text("image,label\n" + "".join(f"images/{i}.png,masks/{i}.tif#2\n" for i in range(3)))
+    assert inspect(tmp_path).fingerprint.classes[1].pixels == sum(int((labels == 2).sum()) for labels in truth.values())
+    table.unlink()
+    for i in range(3):
+        planes = tifffile.imread(tmp_path / "masks" / f"{i}.tif")
+        write(tmp_path / "masks" / f"{i}.tif", planes.argmax(0).astype(np.uint8))
+    assert inspect(tmp_path).mapping.num_classes == 4

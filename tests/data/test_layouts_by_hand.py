@@ -539,3 +539,34 @@ def test_masks_drawn_with_a_soft_brush_are_told_by_their_pixels(tmp_path: Path, 
     reading = read_layout(tmp_path)
     assert [len(sample.labels) for sample in reading.samples] == [1, 1, 1, 1]
     assert all("Zeichnungen" in sample.labels[0] for sample in reading.samples)
+
+
+def test_pickled_arrays_beside_images_are_left_out_and_never_loaded(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "loaded",))
+
+    for i in range(3):
+        save(tmp_path / "set" / f"im{i}.tif", picture(i))
+        save(tmp_path / "set" / f"im{i}_cp_masks.tif", mask(i))
+        np.save(tmp_path / "set" / f"im{i}_seg.npy", np.array({"masks": Trap()}, object), allow_pickle=True)
+    reading = read_layout(tmp_path / "set")
+    assert pairs(tmp_path / "set") == {f"im{i}.tif": (f"im{i}_cp_masks.tif",) for i in range(3)}
+    assert reading.problems == ()
+    assert reading.leftovers == tuple(f"im{i}_seg.npy" for i in range(3))
+    assert "3 .npy files hold pickled Python objects, which are never loaded: left out" in reading.rule
+    with pytest.raises(DataError, match=r"One \.npy file holds pickled"):
+        read_layout(tmp_path / "set" / "im0_seg.npy")
+    assert not (tmp_path / "loaded").exists()
+
+
+def test_overlays_are_neither_images_nor_labels_and_it_is_said(tmp_path):
+    images, overlays = [f"p{i}.jpg" for i in range(4)], [f"p{i}_overlay.png" for i in range(4)]
+    make(tmp_path, [*images, *overlays], [])
+    assert pairs(tmp_path) == {name: () for name in images}
+    reading = read_layout(tmp_path)
+    assert "4 files are left out, by name made from others and no label maps (for instance p0_overlay" in reading.rule
+    assert reading.leftovers == tuple(overlays)
+    make(tmp_path, [], [f"p{i}_mask.tif" for i in range(4)])
+    assert pairs(tmp_path) == {name: (name.replace(".jpg", "_mask.tif"),) for name in images}
+    assert "4 files are left out" in read_layout(tmp_path).rule

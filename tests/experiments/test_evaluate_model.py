@@ -1,6 +1,7 @@
 """Models scored on data sets: the same figures as at the end of their training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from useg import cli
 from useg.errors import DataError, InputError
 from useg.experiments.evaluate_model import evaluate_model
 from useg.experiments.train import train
+from useg.train.bundle import load_bundle, save_bundle
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,22 @@ def test_two_models_with_symmetries_by_command(trained, capsys) -> None:
     alone = evaluate_model([trained["bundle0"]], trained["data"], split="test", tta=True)
     twice = evaluate_model([trained["bundle0"]] * 2, trained["data"], split="test", tta=True)
     assert alone["confusion"] == twice["confusion"] != both["confusion"]
+
+
+def test_no_symmetry_to_average_over(trained, tmp_path: Path, capsys) -> None:
+    bundle = load_bundle(trained["bundle0"])
+    still = replace(bundle.plan.augmentation, flip=(False,) * 3)
+    save_bundle(
+        tmp_path / "still.useg", bundle.plan.model_copy(update={"augmentation": still}), bundle.mapping, bundle.tensors
+    )
+    said = "--tta changes nothing"
+    for name, is_told in ((trained["bundle0"], False), (tmp_path / "still.useg", True)):
+        for flags in ([], ["--tta"]):
+            status, _, errors = call(capsys, "evaluate", name, trained["data"], "--split", "test", *flags)
+            assert (status, said in errors) == (0, is_told and bool(flags))
+        image = trained["data"] / "images" / "5.png"
+        status, _, errors = call(capsys, "predict", name, image, "--out", tmp_path / name.stem, "--tta")
+        assert (status, said in errors) == (0, is_told)
 
 
 def test_what_cannot_be_scored(trained, tmp_path: Path) -> None:

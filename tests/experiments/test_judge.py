@@ -1,15 +1,17 @@
 """Operating points and decisions, on outputs made by hand instead of by a network."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import pytest
 
 from useg.data.samples import Loaded
 from useg.experiments import judge
-from useg.experiments.judge import Predicted, decide, predict_all, score, task_of, tune
+from useg.experiments.judge import Predicted, Predictions, decide, score, task_of, tune
 from useg.segmentation.scoring import Task
 
 
@@ -107,14 +109,60 @@ def test_objects_are_told_apart_where_the_network_does() -> None:
     assert score(member(mode="border"), predicted, tuning, PLAIN)["instances"]["ap50"] == 1.0
 
 
+class Many:
+    """Samples that are made when they are asked for, and remember which of them still live."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+        self.alive = self.most_alive = 0
+
+    def __getitem__(self, index: int) -> Loaded:
+        truth = np.zeros((30, 30), np.uint8)
+        truth[5 + index : 15 + index, 8:20] = 1
+        found = Loaded(str(index), truth[None] * 100, truth, None)
+        self.read.append(index)
+        self.alive += 1
+        self.most_alive = max(self.most_alive, self.alive)
+        finalize(found, self._gone)
+        return found
+
+    def _gone(self) -> None:
+        self.alive -= 1
+
+    def space(self, index: int) -> tuple[int, ...]:
+        return (30, 30)
+
+    def following(self, indices: object) -> Any:
+        return nullcontext()
+
+
+@pytest.mark.parametrize(("kept", "alive"), [(0, 3), (4 * 900, 6), (40_000_000, 12)])
+def test_few_outputs_are_in_memory_and_the_scores_are_the_same(monkeypatch, kept: int, alive: int) -> None:
+    monkeypatch.setattr(judge, "_KEPT_PIXELS", kept)
+    monkeypatch.setattr(
+        judge,
+        "outputs_of",
+        lambda one, loaded, *, with_symmetries: np.stack([1 - loaded.image[0] / 250, loaded.image[0] / 250]),
+    )
+    samples = Many()
+    held_out = Predictions([([member()], index) for index in range(12)], samples)  # type: ignore[arg-type]
+    tuning = tune(member(), held_out.kept(), PLAIN)
+    assert samples.read == list(range(max(1, min(12, kept // 900))))
+    scores = score(member(), held_out, tuning, PLAIN)
+    assert samples.most_alive <= alive
+    whole = [Predicted(each.loaded, each.outputs.copy()) for each in held_out]
+    assert scores == score(member(), whole, tuning, PLAIN)
+    assert list(scores["samples"]) == [str(index) for index in range(12)]
+    assert scores["mean_dice"] == 1.0
+
+
 def test_outputs_are_averaged_over_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     fields: dict[str, Callable[[], np.ndarray]] = {
         "a": lambda: np.full((2, 4, 4), 0.25, np.float32),
         "b": lambda: np.full((2, 4, 4), 0.75, np.float32),
     }
     monkeypatch.setattr(judge, "outputs_of", lambda one, loaded, *, with_symmetries: fields[one]())
-    loaded = Loaded("x", np.zeros((1, 4, 4), np.uint8), None, None)
-    samples = SimpleNamespace(each=lambda indices: iter([loaded]))
-    (found,) = predict_all(["a", "b"], samples, [0], with_symmetries=False)  # type: ignore[arg-type, list-item]
+    samples = Many()
+    (found,) = Predictions([(["a", "b"], 0)], samples)  # type: ignore[arg-type, list-item]
     assert found.outputs.dtype == np.float16
     assert (found.outputs == 0.5).all()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import httpx
@@ -309,10 +310,16 @@ def test_too_large_an_object_is_refused_before_it_is_sent(s3_url: str, tmp_path:
         open_store(s3_url).put("a", tmp_path / "missing")
 
 
-def test_google_and_azure_are_opened_by_their_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_google_and_azure_are_opened_by_their_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
     assert repr(open_store("az://container/home")) == "Bucket('az://container/home')"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("HOME", str(tmp_path))
+        elsewhere.setattr("socket.create_connection", Mock(side_effect=OSError("no such host")))
+        with pytest.raises(ResourceError, match="set GOOGLE_APPLICATION_CREDENTIALS"):
+            open_store("gs://bucket")
+    monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
     assert repr(open_store("gs://bucket")) == "Bucket('gs://bucket')"
 
 

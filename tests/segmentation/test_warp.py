@@ -9,7 +9,7 @@ from scipy.interpolate import CubicHermiteSpline
 
 from useg.errors import InputError
 from useg.segmentation.augment import AugmentSettings, Change, draw
-from useg.segmentation.warp import displacements, source_window, warp
+from useg.segmentation.warp import displacements, source_of, warp
 
 STRONG = AugmentSettings(shear=0.2)
 
@@ -272,20 +272,12 @@ def test_a_window_of_the_image_gives_the_same_patch(ndim, anisotropy):
     for index in range(6):
         for change in (drawn(index, settings=settings, ndim=ndim), replace(still(ndim), position=(0.9,) * ndim)):
             for centre in (None, (2.0,) * ndim):
-                window = source_window(change, patch, centre, space)
-                held = np.prod([part.stop - part.start for part in window])
+                source = source_of(change, patch, centre, space)
+                held = np.prod([part.stop - part.start for part in source.window])
                 assert held < np.prod(space)
                 whole = warp(image, None, labels, change, patch=patch, centre=centre)
-                part = warp(
-                    image[(slice(None), *window)],
-                    None,
-                    labels[window],
-                    change,
-                    patch=patch,
-                    centre=centre,
-                    space=space,
-                    offset=tuple(one.start for one in window),
-                )
+                window = (slice(None), *source.window)
+                part = warp(image[window], None, labels[source.window], change, patch=patch, source=source)
                 assert np.array_equal(whole[0], part[0])
                 assert np.array_equal(whole[2], part[2])
 
@@ -330,7 +322,10 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match=r"a 3D change for a patch of \(8, 8\) of an image of \(20, 30\)"):
         warp(image, None, None, still(3), patch=(8, 8))
     with pytest.raises(InputError, match=r"a 2D change for a patch of \(8, 0\) of an image"):
-        source_window(still(), (8, 0), None, (20, 30))
+        source_of(still(), (8, 0), None, (20, 30))
     for change in (still(), drawn()):
-        with pytest.raises(InputError, match=r"the window given holds .* read source_window\(\.\.\.\)"):
-            warp(image[:, :4, :4], None, None, change, patch=(8, 8), space=(20, 30), offset=(0, 0))
+        source = source_of(change, (8, 8), None, (20, 30))
+        with pytest.raises(
+            InputError, match=r"an image of \(20, 30\); wanted what lies in \(slice\(.*\), slice\(.*\)\)"
+        ):
+            warp(image, None, None, change, patch=(8, 8), source=source)

@@ -109,7 +109,8 @@ def test_large_ids_and_negative_ones_change_nothing():
     small = blobs((60, 70), 20)
     wanted = border_weights_2015(small)
     assert wanted.max() > 0
-    for large in (blobs((60, 70), 20, id_step=100_003), np.where(small > 0, small + (2**31 - 100), 0).astype(np.int32)):
+    steps = (blobs((60, 70), 20, id_step=step) for step in (3_000, 100_003))
+    for large in (*steps, np.where(small > 0, small + (2**31 - 100), 0).astype(np.int32)):
         assert np.array_equal(border_weights_2015(large), wanted)
     below = np.where(small > 0, small, -7).astype(np.int32)
     assert np.array_equal(border_weights_2015(below), wanted)
@@ -132,7 +133,6 @@ def test_blocks_of_work_leave_no_seams(monkeypatch):
     volume = blobs((12, 20, 24), 20)
     whole_volume = border_weights_2015(volume)
     monkeypatch.setattr(weights, "_BLOCK", 300)
-    monkeypatch.setattr(weights, "_SHORT_BLOCK", 100)
     assert np.array_equal(border_weights_2015(instances), whole)
     assert np.array_equal(border_weights_2015(volume), whole_volume)
 

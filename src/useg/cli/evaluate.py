@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from useg.cli.output import emit, note, progress, warn
+from useg.cli.tables import laid_out, terminal_width
+from useg.errors import InputError
 
 __all__ = ["evaluate"]
 
@@ -39,7 +41,6 @@ def evaluate(
             advance(done, total=total)
 
         if all(path.suffix == ".useg" for path in predictions):
-            from useg.errors import InputError
             from useg.experiments.evaluate_model import evaluate_model
 
             if membrane is not None or tolerance is not None or partial:
@@ -48,6 +49,8 @@ def evaluate(
             scores = evaluate_model(
                 predictions, labels, classes=classes, split=split, tta=tta, surface=surface, lines=lines, advance=told
             )
+        elif tta or split is not None:
+            raise InputError("--tta and --split are for models (.useg), not for folders of predictions")
         else:
             from useg.experiments.evaluate import evaluate_folders
 
@@ -70,8 +73,6 @@ def evaluate(
 
 
 def _one_folder(predictions: list[Path]) -> Path:
-    from useg.errors import InputError
-
     if len(predictions) > 1:
         raise InputError("one folder of predictions was wanted, or models that end in .useg")
     return predictions[0]
@@ -93,14 +94,7 @@ def as_text(scores: dict[str, Any]) -> str:
                 *(_number(outline.get(key), digits) for key, digits in (("hd95", 2), ("assd", 2), ("nsd", 4))),
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    lines = laid_out(rows, right=range(1, len(head)), width=terminal_width())
     mean_over = ", ".join(scores["mean_over"])
     lines += [
         "",

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from useg.cli.tables import laid_out, terminal_width
+
 if TYPE_CHECKING:
     from useg.runs.find import Origin
 
@@ -16,16 +18,12 @@ _MOST_CLASSES = 12
 
 
 def table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows under short headings; numbers to the right."""
+    """Rows under short headings, in the width of the terminal; numbers to the right."""
     ends = [name.rpartition(".")[2] for name in names]
     heads = [end if ends.count(end) == 1 else name for end, name in zip(ends, names, strict=True)]
-    columns = [[cell(name, row.get(name)) for row in rows] for name in names]
-    padded = []
-    for name, head, column in zip(names, heads, columns, strict=True):
-        width = max(len(head), *map(len, column))
-        is_number = all(isinstance(row.get(name), int | float | None) for row in rows)
-        padded.append([text.rjust(width) if is_number else text.ljust(width) for text in (head, *column)])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
+    cells = [[cell(name, row.get(name)) for name in names] for row in rows]
+    numbers = [i for i, name in enumerate(names) if all(isinstance(row.get(name), int | float | None) for row in rows)]
+    return "\n".join(laid_out([heads, *cells], right=numbers, width=terminal_width()))
 
 
 def cell(name: str, value: Any) -> str:
@@ -146,9 +144,12 @@ def code_of(values: Mapping[str, Any]) -> str:
     useg = values.get("code.useg.version") or values.get("useg")
     commit = values.get("code.useg.commit")
     own = [f"useg {useg}" + (f" ({str(commit)[:12]})" if commit else "")] if useg else []
-    user = values.get("code.user.commit")
-    changed = " with changes" if values.get("code.user.patch") else ""
-    return ", ".join([*own, *([f"own code at {str(user)[:12]}{changed}"] if user else [])])
+    commit, script = values.get("code.user.commit"), values.get("code.user.script")
+    if commit or script:
+        at = f"at {str(commit)[:12]}" if commit else "without a commit"
+        changed = " with changes" if values.get("code.user.patch") else ""
+        own.append(f"own code {f'{script} ' if script else ''}{at}{changed}")
+    return ", ".join(own)
 
 
 def _machine(values: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from useg.cli.output import emit, note, warn
+from useg.cli.tables import laid_out, terminal_width
 from useg.cli.train import Home, homes, say
 
 _MOST_ROWS = 20
@@ -23,18 +24,16 @@ def sweep(
     file: File = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Runs in all, instead of the file's budget.")] = None,
     parallel: Annotated[str, typer.Option(metavar="auto|K", help="Trials at the same time.")] = "auto",
-    on: Annotated[str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster, not this machine.")] = None,
+    on: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Head of a Ray cluster: docs/cluster.md.")] = None,
     resume: Annotated[str, typer.Option(metavar="ID", help="Go on with a sweep, as the same file does, too.")] = "",
     home: Home = None,
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as one JSON object.")] = False,
 ) -> None:
     """Try settings against each other; each trial is an ordinary run of the home."""
-    from useg.errors import ConfigError, InputError, MissingExtra
+    from useg.errors import ConfigError, InputError
     from useg.experiments.listening import Listener, Stop
     from useg.experiments.sweep.session import sweep as run_sweep
 
-    if on is not None:
-        raise MissingExtra("cluster", f"a sweep on {on}, which is another machine or several,")
     if (file is None) == (not resume):
         raise InputError("name a SWEEP.toml, or a sweep to --resume")
     if parallel != "auto" and not (parallel.isdecimal() and 0 < int(parallel) <= 1000):
@@ -43,7 +42,7 @@ def sweep(
     listener.stop.install()
     place, elsewhere = homes(home, None)
     at_once, what = None if parallel == "auto" else int(parallel), file or resume
-    result = run_sweep(what, home=place, address=elsewhere, trials=trials, parallel=at_once, listener=listener)
+    result = run_sweep(what, home=place, address=elsewhere, trials=trials, parallel=at_once, on=on, listener=listener)
     emit(result, json=json, text=lambda: summary(result))
     for each in result["failed"]:
         warn(f"trial {each['trial']} failed: {(each['lines'] or ['without a word'])[-1]}")
@@ -82,8 +81,7 @@ def _table(rows: list[dict[str, Any]], metric: str) -> list[str]:
         numbers = ["-" if row[name] is None else f"{row[name]:.4g}" for name in ("score", "spread")]
         counts = [str(row[name]) for name in ("finished", "given_up", "failed")]
         cells += [[str(row["configuration"]), *numbers, *counts, *(str(row["settings"].get(key, "")) for key in keys)]]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = laid_out(cells, width=terminal_width())
     return lines + [f"... and {len(rows) - _MOST_ROWS} more (--json has all)"] * (len(rows) > _MOST_ROWS)
 
 

@@ -42,7 +42,7 @@ Transforms = Annotated[
     list[str] | None,
     typer.Option("--transform", help="Of a data set: a change while loading, such as resize=256; repeatable."),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes (or GPUs) of this machine that train together.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes (or GPUs) that train together.")]
 
 
 def train(
@@ -74,6 +74,7 @@ def train(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run; with --minutes or --epochs, extend it.")
     ] = None,
+    on: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Head of a Ray cluster: docs/cluster.md.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Train a U-Net on DATA, planned for the data, this machine and the time given."""
@@ -82,6 +83,7 @@ def train(
     from useg.experiments.listening import Listener, Stop
     from useg.experiments.recording import named_data
     from useg.experiments.train import train as run_training
+    from useg.experiments.train_on import train_on
     from useg.runs.record import check_tags
 
     check_budget(minutes, epochs, steps)
@@ -106,20 +108,19 @@ def train(
     listener = Listener(note=say, progress=progress, stop=Stop(), keep_output=True)
     listener.stop.install()
     place, elsewhere = homes(home, cache_size)
-    result = run_training(
-        None if data is None else named_data(data, where, elsewhere or place, transforms or ()),
-        home=place,
-        data_home=elsewhere,
-        config=settings,
-        classes=classes,
-        plan_file=plan,
-        name=name,
-        tags=tags or (),
-        resume=resume,
-        minutes=minutes if resume is not None else None,
-        epochs=epochs if resume is not None else None,
-        listener=listener,
-    )
+    what = None if data is None else named_data(data, where, elsewhere or place, transforms or ())
+    if on is not None:
+        if resume is not None and (minutes or epochs):
+            raise ConfigError("a run is extended on one machine: leave out --on")
+        options = {"--where": [where], "--transform": transforms, "--name": [name], "--tag": tags}
+        files = {"--classes": classes, "--plan": plan}
+        result = train_on(on, elsewhere or str(place.absolute()), what, settings, options, files, resume, listener)
+    else:
+        result = run_training(
+            what, home=place, data_home=elsewhere, config=settings, classes=classes, plan_file=plan, name=name,
+            tags=tags or (), resume=resume, minutes=minutes if resume is not None else None,
+            epochs=epochs if resume is not None else None, listener=listener,
+        )  # fmt: skip
     emit(result, json=json, text=lambda: summary(result))
     if result["status"] == "stopped":
         note(f"stopped; go on with: useg train --resume {result['run']}")

@@ -67,6 +67,13 @@ def _by(space: tuple[int, ...]) -> str:
 def _way_out(header: Header, image: Header) -> str:
     ratios = {round(a / b, 3) for a, b in zip(image.space, header.space, strict=False)}
     if len(header.space) != len(image.space):
+        if len(header.space) == 3:
+            name = header.ref.rpartition("/")[2]
+            return (
+                f"a plane for each object: list them in the column `objects` of a pairs.csv, {name}#0;{name}#1;...; "
+                f"one plane is the mask: name it in the column `label`, {name}#0; "
+                "a plane for each class: save numpy's argmax over the planes"
+            )
         return "make both 2D or both 3D"
     if len(ratios) == 1:
         return "resize the label map by nearest neighbour to its image's size, or leave the pair out"

@@ -50,6 +50,16 @@ def _read(array: Any, roles: Sequence[Role], window: Window) -> np.ndarray:
     return np.array(part, dtype, order="C")
 
 
+def is_pickled(path: Path) -> bool:
+    """Whether a `.npy` file holds Python objects instead of numbers, by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(128)
+    except OSError:
+        return False  # whoever opens it for its pixels says why it cannot be read
+    return start.startswith(b"\x93NUMPY") and b"'descr': '|O'" in start
+
+
 @contextmanager
 def open_npy(path: Path) -> Iterator[Opened]:
     """Open a `.npy` file without reading it into memory."""

@@ -40,6 +40,8 @@ class Census:
         channels: as stored, without an alpha that says nothing.
         lossy: the file's compression changes values.
         palette: (n, 3) colours of a palette file.
+        alpha: the same of the alpha channel, where there is one and all pixels have one grey.
+        of_alpha: these are the values of the alpha channel.
     """
 
     where: str
@@ -52,6 +54,8 @@ class Census:
     channels: int
     lossy: bool
     palette: np.ndarray | None
+    alpha: "Census | None" = None
+    of_alpha: bool = False
 
     @property
     def coloured(self) -> bool:
@@ -98,8 +102,11 @@ def take_census(
     Raises:
         DataError: NaN, fractions, too many channels, or more than `MAX_VALUES` values.
     """
+    of_alpha = given is not None and given.alpha and len(raw) in (2, 4)
+    if of_alpha:
+        raw = raw[-1:]
     outside = int(region.size - np.count_nonzero(region)) if region is not None else 0
-    pieces = largest = None
+    pieces = largest = alpha = None
     if given is not None and given.kind == "threshold":
         plane = as_grey(raw, mean=True)
         if plane.dtype.kind == "f" and not np.isfinite(plane).all():
@@ -114,6 +121,9 @@ def take_census(
         values, counts = count_values(plane if region is None else plane[region])
         if with_pieces and 3 <= len(values) <= MAX_VALUES:
             pieces, largest = _count_pieces(plane, values)
+        if len(raw) in (2, 4) and len(values) == 1:
+            alpha = take_census(raw[-1:], where, region=region, lossy=lossy, with_pieces=with_pieces)
+            alpha = replace(alpha, of_alpha=True)
     else:
         colours = as_colours(raw)
         if colours.dtype.kind != "u":
@@ -134,6 +144,8 @@ def take_census(
         channels=3 if len(raw) >= 3 else 1,
         lossy=lossy,
         palette=palette,
+        alpha=alpha,
+        of_alpha=of_alpha,
     )
 
 

@@ -54,13 +54,27 @@ def infer_mapping(
         raise DataError("there are no label files to infer classes from")
     if "classes" in keys:
         return Inference(complete(keys, files))
+    by_alpha = _by_alpha(files, keys)
+    if by_alpha:
+        files, keys = by_alpha, {**keys, "alpha": True}
     if keys.get("kind") == "colours" or any(f.coloured for f in files) or _palettes_differ(files):
         mapping, repairs, warnings = infer_colours([f.in_colour() for f in files], keys)
         found = Inference(LabelMapping.build(mapping), repairs, warnings)
     else:
         found = _infer_numbers(files, hints or {}, keys)
     found.mapping = LabelMapping.build({**found.mapping.model_dump(), **_stored_form(found.mapping, files)})
+    if by_alpha:
+        found.repairs.append(
+            "the label files are of one grey, what they show lies in their alpha channel: alpha is read"
+        )
     return found
+
+
+def _by_alpha(files: Sequence[Census], keys: Mapping[str, Any]) -> list[Census]:
+    """The alpha channels of all files, where their greys are one and the same and alpha is not; else none."""
+    alphas = [f.alpha for f in files if f.alpha is not None]
+    one = len(alphas) == len(files) and len(pool(files)[0]) == 1 and len(pool(alphas)[0]) > 1
+    return alphas if keys.get("alpha", one) else []
 
 
 def complete(keys: Mapping[str, Any], files: Sequence[Census]) -> LabelMapping:

@@ -291,6 +291,9 @@ def _mapping(
         found.problems += _told(error, census)
         return None
     for record in labelled:
+        if inference.mapping.alpha and record.census is not None:
+            where = record.census.where
+            record.census = replace(record.census.alpha or record.census, where=where)
         if record.census is not None and record.census.values.size:
             try:
                 encode_distinct(inference.mapping, record)

@@ -103,6 +103,7 @@ class LabelMapping(BaseModel):
         ignore_colours: the same for colours.
         threshold: for kind "threshold": greater values are class 1.
         nearest: a value or colour that is not listed takes the class of the nearest listed one.
+        alpha: the numbers lie in the alpha channel, where a file has one; predictions are written as grey.
         dtype: the stored dtype, restored by `decode`; None takes the smallest that fits.
         channels: how many channels the stored files have (3: grey saved as RGB).
         stored_palette: the colours of palette files as "#rrggbb", by stored index.
@@ -116,6 +117,7 @@ class LabelMapping(BaseModel):
     ignore_colours: tuple[Colour, ...] = ()
     threshold: float | None = None
     nearest: bool = False
+    alpha: bool = False
     dtype: str | None = None
     channels: int = Field(default=1, ge=1, le=4)
     stored_palette: tuple[str, ...] | None = None
@@ -203,6 +205,7 @@ class LabelMapping(BaseModel):
         """
         if self.kind == "colours":
             return self._encode_colours(as_colours(raw, palette)), None
+        raw = raw[-1:] if self.alpha and len(raw) in (2, 4) else raw
         grey = as_grey(raw, mean=self.kind == "threshold")
         if self.kind == "threshold":
             return self._encode_threshold(grey), None

@@ -9,6 +9,7 @@ over is said.
 from dataclasses import replace
 from pathlib import Path
 
+from useg.data.array_files import is_pickled
 from useg.data.assembling import Assembly, Locate, assemble, assemble_unlabelled, finish
 from useg.data.choosing import choose
 from useg.data.clips import VIDEO_SUFFIXES, pair_clips
@@ -17,6 +18,7 @@ from useg.data.foreign import ways_out
 from useg.data.images import SUFFIXES, is_image
 from useg.data.listing import list_files
 from useg.data.looks import Looks
+from useg.data.names import words
 from useg.data.nnunet import is_nnunet, read_nnunet
 from useg.data.pairs import PAIRS_FILE, read_pairs
 from useg.data.reading import Reading, Sample, natural_order
@@ -82,7 +84,8 @@ def _read_folder(root: Path) -> Reading:
 
 def _read_names(root: Path, paths: tuple[str, ...]) -> Reading:
     """Read by names, and by looking inside where names do not tell."""
-    files, clips, problems = _as_files(root, paths)
+    pickled = [path for path in paths if path.casefold().endswith(".npy") and is_pickled(root / path)]
+    files, clips, problems = _as_files(root, tuple(path for path in paths if path not in pickled))
 
     beginning = str(root / "x")[:-1]
 
@@ -96,17 +99,35 @@ def _read_names(root: Path, paths: tuple[str, ...]) -> Reading:
             done.sentences.append("No words in the names say so: labels were told from images by their pixels.")
         alternatives = tuple(dict.fromkeys(choice.alternatives))
     elif clips:
-        return _read_clips(root, paths, [*files, *clips], problems)
+        found = _read_clips(root, paths, [*files, *clips], problems)
+        return replace(found, rule=" ".join([found.rule, *_left_pickled(pickled)]))
     else:
         done = _without_labels(files, locate)
         alternatives = ()
     if not done.samples:
-        raise DataError(f"{root}: no file in it can be used as an image", problems)
+        what = " ".join([f"{root}: no file in it can be used as an image.", *_left_pickled(pickled)])
+        raise DataError(what.removesuffix("."), problems)
     samples = finish(done)
-    rule = " ".join(done.sentences)
+    rule = " ".join([*done.sentences, *_left_by_products(files, done.used), *_left_pickled(pickled)])
     left = _leftovers(paths, [*files, *clips], done.used)
     everything = (*problems, *done.problems)
     return Reading(str(root), samples, rule, alternatives, left, everything, done.hints)
+
+
+def _left_pickled(paths: list[str]) -> list[str]:
+    if not paths:
+        return []
+    what = "One .npy file holds" if len(paths) == 1 else f"{len(paths)} .npy files hold"
+    return [f"{what} pickled Python objects, which are never loaded: left out (for instance {paths[0]})."]
+
+
+def _left_by_products(files: list[File], used: set[str]) -> list[str]:
+    unused = [file for file in files if file.ref not in used]
+    left = [file.ref for file in unused if any(words(name).strength < 0 for name in (*file.folders, file.stem))]
+    if not left:
+        return []
+    what = "One file is" if len(left) == 1 else f"{len(left)} files are"
+    return [f"{what} left out, by name made from others and no label maps (for instance {left[0]})."]
 
 
 def _without_labels(files: list[File], locate: Locate) -> Assembly:

@@ -27,6 +27,7 @@ _COMMENTS = {
     "threshold": "# Greater values are the second class.\n",
     "ignore": '# What means "not annotated": such pixels are neither learned from nor scored.\n',
     "nearest": "# true: a value or colour that is not listed takes the class of the nearest listed one.\n",
+    "alpha": "# true: the numbers lie in the alpha channel; the colours of the label files say nothing.\n",
     "dtype": "# The number type of the label files; predictions are written in it.\n",
     "channels": "# How many channels the label files have (3: a grey picture saved as RGB).\n",
     "stored_palette": "# The palette of the label files, by index; predictions are written with it.\n",

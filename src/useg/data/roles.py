@@ -190,11 +190,12 @@ def _by_names(files: list[File], roles_of: _FolderRoles, keys: dict[str, tuple[s
     classes: dict[tuple[str, ...], list[File]] = defaultdict(list)
     for file in files:
         classes[file.words.kinds].append(file)
+    by_products = any(file.words.strength < 0 for file in files)  # often of another format than their pictures
     merged: list[tuple[bool, set[tuple[object, ...]], list[File]]] = []
     for members in sorted(classes.values(), key=len, reverse=True):
         is_label = members[0].words.role == "label" and roles_of.stem_counts(members[0])
         names: set[tuple[object, ...]] = {
-            (keys[file.ref], file.split, file.words.rest, file.suffix) for file in members
+            (keys[file.ref], file.split, file.words.rest, "" if by_products else file.suffix) for file in members
         }
         for other_is_label, other_names, others in merged:
             if is_label == other_is_label and len(names & other_names) <= _MOST_OVERLAP * len(names):

@@ -204,7 +204,7 @@ def _counted(sample: Sample, record: "SampleRecord | None" = None) -> Counts:
 def _known_pixels(sample: Sample, record: "SampleRecord | None") -> dict[int, int] | None:
     """Pixels by value as a census has them; None where it counted something else."""
     census = None if record is None else record.census
-    if census is None or census.lossy or sample.region is not None:
+    if census is None or census.lossy or sample.region is not None or census.of_alpha:
         return None
     values: np.ndarray = census.values
     if census.channels >= 3:

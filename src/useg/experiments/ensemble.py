@@ -149,6 +149,12 @@ class Ensemble:
             groups.setdefault(member.cut, []).append(member)
         return list(groups.values())
 
+    def symmetries(self, *, wanted: bool) -> list[str]:
+        """What to say where averaging over symmetries is wanted and there is none that training used."""
+        if not wanted or any(any(member.plan.symmetries[0]) for member in self.members):
+            return []
+        return ["training flipped and turned nothing, since classes lie on one side: --tta changes nothing"]
+
     @property
     def tuning(self) -> dict[str, Any]:
         """Operating points, numbers averaged over the members."""

@@ -1,6 +1,6 @@
 """Trained networks scored on a data set with labels, at the operating points they carry."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from useg.data.reading import Sample
 from useg.data.samples import Samples
 from useg.errors import DataError, InputError, Problem, problems_of
 from useg.experiments.ensemble import load_ensemble
-from useg.experiments.judge import predict_all, score, task_of
+from useg.experiments.judge import Predicted, Predictions, score, task_of
 
 
 def evaluate_model(
@@ -66,25 +66,32 @@ def evaluate_model(
     tuning = ensemble.tuning
     if tta and tuning.get("tta"):
         tuning = {**tuning, **tuning["tta"]}
-    predicted = []
-    for index in range(len(samples)):
-        predicted += predict_all(ensemble.members, samples, [index], with_symmetries=tta)
-        if advance is not None:
-            advance(index + 1, len(samples))
+    asked = [(ensemble.members, index) for index in range(len(samples))]
+
+    def told() -> Iterator[Predicted]:
+        for done, each in enumerate(Predictions(asked, samples, with_symmetries=tta), 1):
+            if advance is not None:
+                advance(done, len(samples))
+            yield each
+
     task = replace(
-        task_of(member, [each.loaded for each in predicted[:8]], headers[labelled[0].key].spacing_unit),
+        task_of(
+            member,
+            [samples.glimpse(index) for index in range(min(8, len(samples)))],
+            headers[labelled[0].key].spacing_unit,
+        ),
         surface=surface,
         lines=lines,
     )
     names = task.class_names
     return {
-        **score(member, predicted, tuning, task),
+        **score(member, told(), tuning, task),
         "task": {
             "classes": list(names),
             "membrane": None if task.membrane_class is None else names[task.membrane_class],
             "unit": task.unit,
         },
-        "notes": [reading.rule],
+        "notes": [reading.rule, *ensemble.symmetries(wanted=tta)],
         "left_out": flat,
     }
 

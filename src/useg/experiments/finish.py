@@ -1,7 +1,8 @@
 """The end of a run: operating points, scores, bundle, report."""
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from useg import __version__
 from useg.experiments.attempt import Attempt
 from useg.experiments.ensemble import Member
-from useg.experiments.judge import Predicted, decide, predict_all, score, task_of, tune
+from useg.experiments.judge import Predicted, Predictions, decide, score, task_of, tune
 from useg.experiments.listening import Listener
 from useg.experiments.overlay import error_map, instance_overlay, label_overlay, picture_of
 from useg.experiments.prepare import Prepared
@@ -41,21 +42,22 @@ def finish(
     members = [attempt.member for attempt in attempts]
     splits = prepared.fold_splits[0]
     test_on = [i for i, split in enumerate(splits) if split == "test"]
-    validate_on = [attempt.validate_on for attempt in attempts]
+    held_out = [([attempt.member], index) for attempt in attempts for index in attempt.validate_on]
     with listener.progress("scoring") as advance:
-        held_out, seconds = _held_out(members, prepared, validate_on, advance)
+        judged, started = Predictions(held_out, prepared.samples), time.perf_counter()
+        deque(_told(judged.kept(), len(judged), advance), maxlen=0)
+        seconds = time.perf_counter() - started
         learned = [i for i, split in enumerate(splits) if "train" in split]
         some = learned[:: max(1, len(learned) // _LOOKED_AT)][:_LOOKED_AT]
         task = task_of(members[0], [*map(prepared.samples.glimpse, some)], prepared.fingerprint.spacing_unit)
-        tuning = tune(members[0], held_out, task, whole=not prepared.samples.is_cut)
-        extra = _tune_with_symmetries(prepared, members, validate_on, seconds, task)
+        tuning = tune(members[0], judged.kept(), task, whole=not prepared.samples.is_cut)
+        extra = _tune_with_symmetries(members[0], prepared, held_out, seconds, task)
         if extra:
             tuning["tta"] = extra
         part = "out-of-fold" if len(members) > 1 else "validation"
-        judged = held_out
         if test_on:
-            part, judged = "test", predict_all(members, prepared.samples, test_on, with_symmetries=False)
-        scores = score(members[0], judged, tuning, task)
+            part, judged = "test", Predictions([(members, index) for index in test_on], prepared.samples)
+        scores = score(members[0], _told(judged, len(judged), advance), tuning, task)
     scores["part"] = part
     scores["tuned_on"] = "out-of-fold" if len(members) > 1 else "validation"
     bundles, weights = _save_bundles(folder, prepared, attempts, tuning, scores)
@@ -85,35 +87,22 @@ def finish(
     }
 
 
-def _held_out(
-    members: Sequence[Member], prepared: Prepared, validate_on: Sequence[Sequence[int]], advance: Any
-) -> tuple[list[Predicted], float]:
-    """Each validation sample as seen by the network that was not trained on it, and the seconds that took."""
-    started, found = time.perf_counter(), []
-    total = sum(len(indices) for indices in validate_on)
-    for member, indices in zip(members, validate_on, strict=True):
-        for index in indices:
-            found += predict_all([member], prepared.samples, [index], with_symmetries=False)
-            advance(len(found), total=total)
-    return found, time.perf_counter() - started
+def _told(predicted: Iterable[Predicted], total: int, advance: Any) -> Iterator[Predicted]:
+    for done, each in enumerate(predicted, 1):
+        advance(done, total=total)
+        yield each
 
 
 def _tune_with_symmetries(
-    prepared: Prepared,
-    members: Sequence[Member],
-    validate_on: Sequence[Sequence[int]],
-    seconds: float,
-    task: Any,
+    member: Member, prepared: Prepared, held_out: Sequence[tuple[Sequence[Member], int]], seconds: float, task: Any
 ) -> dict[str, Any]:
     """Operating points for prediction averaged over symmetries; empty where finding them would take long."""
     plan = prepared.plan
     ways = 8
     if plan.budget_s is None or ways * seconds > _SYMMETRIES_SHARE * plan.budget_s:
         return {}
-    found: list[Predicted] = []
-    for member, indices in zip(members, validate_on, strict=True):
-        found += predict_all([member], prepared.samples, indices, with_symmetries=True)
-    return tune(members[0], found, task, whole=not prepared.samples.is_cut)
+    found = Predictions(held_out, prepared.samples, with_symmetries=True).kept()
+    return tune(member, found, task, whole=not prepared.samples.is_cut)
 
 
 def _save_bundles(
@@ -169,12 +158,12 @@ def _pictures(
     member: Member, judged: Sequence[Predicted], tuning: dict[str, Any], scores: dict[str, Any]
 ) -> list[Picture]:
     """The worst and the best samples: image, truth, prediction, errors."""
-    rows = scores["samples"]
-    ranked = sorted(judged, key=lambda each: _rank(rows[each.loaded.key]))
+    rows = [*scores["samples"].values()]
+    ranked = sorted(range(len(judged)), key=lambda each: _rank(rows[each]))
     worst = ranked[: min(_SHOWN, (len(ranked) + 1) // 2)]
     best = ranked[::-1][: min(_SHOWN, len(ranked) - len(worst))]
     chosen = [("worst", each) for each in worst] + [("best", each) for each in best]
-    return [_picture(member, each, kind, tuning, rows[each.loaded.key]) for kind, each in chosen]
+    return [_picture(member, judged[each], kind, tuning, rows[each]) for kind, each in chosen]
 
 
 def _rank(row: dict[str, Any]) -> float:

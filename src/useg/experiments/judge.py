@@ -1,7 +1,8 @@
 """How good a trained network is: operating points tuned on validation samples, scores on those held out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from useg.segmentation.metrics import confusion, pixel_error
 from useg.segmentation.scoring import SampleCounts, Task, pool, score_sample
 from useg.segmentation.tuning import tune_cells, tune_separation, tune_threshold
 
-_TUNED_PIXELS = 40_000_000
+_KEPT_PIXELS = 40_000_000
 PRIMARY = "dice"
 """The operating point of label maps that are written, where the task has two classes."""
 
@@ -30,15 +31,52 @@ class Predicted:
     outputs: np.ndarray
 
 
-def predict_all(
-    members: Sequence[Member], samples: Samples, indices: Sequence[int], *, with_symmetries: bool
-) -> list[Predicted]:
-    """Outputs of several samples, averaged over networks, as float16 to hold many."""
-    found = []
-    for loaded in samples.each(indices):
-        total = np.sum([outputs_of(member, loaded, with_symmetries=with_symmetries) for member in members], axis=0)
-        found.append(Predicted(loaded, (total / len(members)).astype(np.float16)))
-    return found
+class Predictions(Sequence[Predicted]):
+    """Outputs of samples, averaged over networks, as float16; made when they are asked for.
+
+    As many as have `_KEPT_PIXELS` together (the first one at least) stay in memory once they are made.
+    """
+
+    def __init__(
+        self, asked: Sequence[tuple[Sequence[Member], int]], samples: Samples, *, with_symmetries: bool = False
+    ) -> None:
+        """Each of `asked` is the networks to predict with, and the index of the sample."""
+        self._asked, self._samples, self._with_symmetries = asked, samples, with_symmetries
+        self._made: dict[int, Predicted] = {}
+        self._kept: list[int] = []
+        pixels = 0
+        for position, (_, index) in enumerate(asked):
+            size = prod(samples.space(index))
+            if not self._kept or pixels + size <= _KEPT_PIXELS:
+                self._kept.append(position)
+                pixels += size
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def __getitem__(self, position: Any) -> Any:
+        if position not in self._made:
+            members, index = self._asked[position]
+            loaded = self._samples[index]
+            outputs = [outputs_of(member, loaded, with_symmetries=self._with_symmetries) for member in members]
+            found = Predicted(loaded, (np.sum(outputs, axis=0) / len(members)).astype(np.float16))
+            if position not in self._kept:
+                return found
+            self._made[position] = found
+        return self._made[position]
+
+    def __iter__(self) -> Iterator[Predicted]:
+        return self._each(range(len(self)))
+
+    def kept(self) -> Iterator[Predicted]:
+        """Those that stay in memory."""
+        return self._each(self._kept)
+
+    def _each(self, positions: Iterable[int]) -> Iterator[Predicted]:
+        wanted = [position for position in positions if position not in self._made]
+        with self._samples.following([self._asked[position][1] for position in wanted]):
+            for position in positions:
+                yield self[position]
 
 
 def task_of(member: Member, samples: Sequence[Loaded], unit: str | None) -> Task:
@@ -58,7 +96,7 @@ def task_of(member: Member, samples: Sequence[Loaded], unit: str | None) -> Task
     )
 
 
-def tune(member: Member, predicted: Sequence[Predicted], task: Task, *, whole: bool = True) -> dict[str, Any]:
+def tune(member: Member, predicted: Iterable[Predicted], task: Task, *, whole: bool = True) -> dict[str, Any]:
     """Operating points by the metrics of the task: "thresholds" {metric: threshold}, "separation" {...} of
     objects or "cells" {...} between membranes, and "tuned_scores" {metric: score} on the samples tuned on.
     Empty where nothing is to be tuned.
@@ -69,12 +107,7 @@ def tune(member: Member, predicted: Sequence[Predicted], task: Task, *, whole: b
             squares of their sizes: on bands of a stack all parameters look alike, so that the defaults are kept.
     """
     plan = member.plan
-    kept: list[Predicted] = []
-    pixels = 0
-    for each in predicted:
-        if each.loaded.classes is not None and (not kept or pixels + each.outputs[0].size <= _TUNED_PIXELS):
-            kept.append(each)
-            pixels += each.outputs[0].size
+    kept = [each for each in predicted if each.loaded.classes is not None]
     if not kept:
         return {}
     tuning: dict[str, Any]
@@ -120,20 +153,20 @@ def decide(member: Member, outputs: np.ndarray, tuning: dict[str, Any]) -> tuple
     return class_map(probabilities, threshold), objects
 
 
-def score(member: Member, predicted: Sequence[Predicted], tuning: dict[str, Any], task: Task) -> dict[str, Any]:
+def score(member: Member, predicted: Iterable[Predicted], tuning: dict[str, Any], task: Task) -> dict[str, Any]:
     """All scores (see `segmentation.scoring.pool`), plus "operating_points": for a task with two classes each
-    metric's tuned parameters with what it is there on these samples.
+    metric's tuned parameters with what it is there on these samples. They are looked at once, one after another.
     """
-    counts = [count_one(member, each, tuning, task) for each in predicted]
-    result = pool(counts, task)
     thresholds = tuning.get("thresholds", {})
+    counts, table = [], np.zeros((2, 3), np.int64)
+    for each in predicted:
+        counts.append(count_one(member, each, tuning, task))
+        if "pixel_error" in thresholds:
+            table += confusion(_labels(each), class_map(each.outputs.astype(np.float32), thresholds["pixel_error"]), 2)
+    result = pool(counts, task)
     result["operating_points"] = {metric: {"threshold": threshold} for metric, threshold in thresholds.items()}
     if "pixel_error" in thresholds:
-        table = sum(
-            confusion(_labels(e), class_map(e.outputs.astype(np.float32), thresholds["pixel_error"]), 2)
-            for e in predicted
-        )
-        result["operating_points"]["pixel_error"]["pixel_error"] = pixel_error(table)  # type: ignore[arg-type]
+        result["operating_points"]["pixel_error"]["pixel_error"] = pixel_error(table)
     if PRIMARY in thresholds:
         result["operating_points"][PRIMARY]["dice"] = result["classes"][task.class_names[1]]["dice"]
     if "cells" in tuning and result["membranes"]:

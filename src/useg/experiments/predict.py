@@ -74,7 +74,7 @@ def predict(
         bundles: one model, or several that are averaged.
         inputs: files, folders, refs.
         out: made if it is not there.
-        tta: average over the 8 symmetries of the square (2D) or all flips (3D).
+        tta: average over the symmetries that training used: up to 8, of the square (2D) or all flips (3D).
         probabilities: write class probabilities.
         instances: write separate objects.
         overlay: write pictures of the result.
@@ -98,6 +98,8 @@ def predict(
     done: list[dict[str, Any]] = []
     if found:
         ensemble = load_ensemble(bundles, device)
+        if notes is not None:
+            notes += ensemble.symmetries(wanted=tta)
         predictor = Predictor(ensemble, tta=tta, memory_limit_bytes=memory_limit_bytes)
         wanted = Wanted(probabilities=probabilities, instances=instances, overlay=overlay)
         steps = _Steps(progress, sum(one.megapixels for one in found))

@@ -1,6 +1,7 @@
 """From a data folder and settings to what a training needs: samples, splits, plan."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from useg.train.batches import epoch_entries
 from useg.train.plan import Plan, load_plan
 from useg.train.planning import make_plan, training_seconds
 
+MEETING = "USEG_MEETING"
+"""Where this variable has an address and a number, so many workers of several machines meet there, this one first."""
 _FEW_STEPS = 50
 """Fewer steps than this teach a network little."""
 
@@ -184,7 +187,8 @@ def _plan(
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    _check_workers(config.workers, device)
+    if MEETING not in os.environ:
+        _check_workers(config.workers, device)
     threads = config.train.threads or max(1, probe.cores() // config.workers)
     memory = _ProbeMemory(home)
     training = [i for i, split in enumerate(splits) if "train" in split]

@@ -19,7 +19,7 @@ from useg.experiments.listening import Listener
 from useg.experiments.prepare import Prepared, prepare
 from useg.experiments.recalling import home_of_run, recall_run
 from useg.experiments.recording import record_folder
-from useg.experiments.workers import check_workers, together
+from useg.experiments.workers import check_workers, together, world_of
 from useg.home.folder import find_run, new_run, writing
 from useg.home.opening import open_home
 from useg.runs.journal import Event
@@ -162,7 +162,8 @@ def run_prepared(
     """
     attempts = []
     plan = prepared.plan
-    check_workers(plan, config.workers)
+    world = world_of(config)
+    check_workers(plan, world)
     several = len(prepared.fold_splits) > 1
     for fold, splits in enumerate(prepared.fold_splits):
         place = RunFolder(folder.path / "folds" / str(fold)) if several else folder
@@ -174,14 +175,13 @@ def run_prepared(
         again = None if decisions is None else decisions(f"folds/{fold}" if several else ".")
         budget = Budget(None if plan.budget_s is None else training_seconds(plan.budget_s))
         attempt = Attempt(
-            place, plan, prepared, batches, validate_on, budget, number=number, world=config.workers,
-            decisions=again,
+            place, plan, prepared, batches, validate_on, budget, number=number, world=world, decisions=again,
         )  # fmt: skip
         more_steps = attempt.steps_for(minutes, epochs) if resuming and (minutes or epochs) else None
         if not attempt.has_history:
             _preflight(plan, batches, prepared, train_on, listener)
         label = f"training fold {fold + 1} of {len(prepared.fold_splits)}" if several else "training"
-        with together(folder.path, fold, plan, config.workers):
+        with together(folder.path, fold, plan, world):
             attempt.run(listener, label=label, more_steps=more_steps, minutes=None if epochs else minutes)
         attempts.append(attempt)
         if listener.stop.asked:

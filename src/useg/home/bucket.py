@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from useg.home.store import ABANDONED_S, Content, Entry, Missing, Store, whole
 PATIENCE_S = 60.0
 """For how long a request that fails is sent again."""
 _REQUEST_S = 60
+_METADATA_S = 3
 _PART = 8 * 2**20
 _LARGEST_PUT = 16 * 2**20
 _LARGEST = 5 * 2**30
@@ -265,6 +267,7 @@ def _connect(url: str, patience_s: float) -> ObjectStore:
     }
     try:
         if parts.scheme == "gs":
+            _look_for_google(url)
             return GCSStore(parts.netloc, **common)
         if parts.scheme == "az":
             return AzureStore(parts.netloc, **common)
@@ -284,6 +287,17 @@ def _connect(url: str, patience_s: float) -> ObjectStore:
         raise InputError(
             f"{url}: cannot be used as the environment is set: {str(error).partition(chr(10))[0]}"
         ) from error
+
+
+def _look_for_google(url: str) -> None:
+    """Say at once that there are no credentials: the client asks a machine of Google's for them, and waits."""
+    kept = Path.home() / ".config" / "gcloud" / "application_default_credentials.json"
+    if any(name.startswith("GOOGLE_") for name in os.environ) or kept.is_file():
+        return
+    try:
+        socket.create_connection(("metadata.google.internal", 80), timeout=_METADATA_S).close()
+    except OSError as error:
+        raise ResourceError(f"{url}: no credentials in the environment; {_CREDENTIALS['gs']}") from error
 
 
 def _size(file: Path) -> int:

@@ -51,7 +51,7 @@ class Served(Store):
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
         self.url, self._patience_s = url.rstrip("/"), patience_s
         _check_address(self.url)
-        self._token = _token_for(self.url)
+        self._token = token_for(self.url)
         self._lock = Lock()
         self._clients: dict[int, httpx.Client] = {}
         finalize(self, _close, self._clients)
@@ -359,7 +359,8 @@ def _check_address(url: str) -> None:
         )
 
 
-def _token_for(url: str) -> str:
+def token_for(url: str) -> str:
+    """The token that this process has for an address; empty where it has none."""
     file = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "useg/tokens.toml"
     token = os.environ.get("USEG_TOKEN", "").strip()
     if not token and file.exists():
@@ -384,4 +385,4 @@ def _reopened(url: str, patience_s: float) -> Served:
     return Served(url, patience_s=patience_s)
 
 
-__all__ = ["Served"]
+__all__ = ["Served", "token_for"]

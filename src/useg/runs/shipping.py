@@ -10,11 +10,14 @@ from stat import S_ISREG
 import orjson
 
 from useg.errors import InputError
-from useg.home.store import Missing, Store, is_key
+from useg.home.store import Folder, Missing, Store, is_key
 from useg.runs.pieces import Growing, read_content, read_events
+from useg.runs.record import read_record
 
 GROWING = ("journal.jsonl", "system.jsonl", "log.txt")
 """The files of an attempt that are shipped in pieces while they grow."""
+CHECKPOINTS = "USEG_CHECKPOINTS"
+"""This variable set to `home`: the newest checkpoint of a run that has not finished is kept in its home, too."""
 _STAYS_HERE = ("checkpoints", "before-cooldown", "lease")
 _AT_THE_END = (".useg", ".safetensors", ".html")
 _RENAMED = (".json", ".toml")
@@ -39,6 +42,7 @@ class Shipper:
         self._shipped: dict[str, tuple[int, int]] = {}
         self._there: dict[str, int] | None = None
         self._recorded: int | None = None
+        self._with_checkpoints = os.environ.get(CHECKPOINTS) == "home"
 
     def ship_growing(self) -> None:
         """Put what was added to the files that grow; an attempt that is over is put whole.
@@ -71,6 +75,8 @@ class Shipper:
             if is_steady and mark[0] <= _LARGEST_FILE:
                 self._ship_file(name, mark)
         self._ship_record([*filter(_is_entry, names)], is_over=False)
+        if self._with_checkpoints:
+            self._ship_checkpoints()
 
     def finish(self) -> None:
         """Put everything that is not there yet, the record last; for when nothing will be added.
@@ -85,6 +91,8 @@ class Shipper:
                 self._ship_file(name, self._mark(name))
         for name in self._growing_names():
             self._growing[name].finish()
+        if self._with_checkpoints:
+            self._ship_checkpoints()
         self._ship_record([*filter(_is_entry, names)], is_over=True)
 
     def ship_file(self, name: str) -> None:
@@ -94,6 +102,21 @@ class Shipper:
             ResourceError: the home does not answer, or is full; call again.
         """
         self._ship_file(name, self._mark(name))
+
+    def _ship_checkpoints(self) -> None:
+        """Put the newest checkpoint, of each fold; then those before it go, and when the run has finished, all."""
+        has_finished = read_record(Folder(self._folder.parents[1]), self._folder.name).get("status") == "finished"
+        for place in (self._folder, *sorted(self._folder.glob("folds/*"))):
+            newest = sorted(place.glob(f"attempts/{self._attempt}/checkpoints/*.safetensors"))[-1:]
+            names = [] if has_finished else [file.relative_to(self._folder).as_posix() for file in newest]
+            with suppress(FileNotFoundError):  # there is a newer one
+                for name in names:
+                    self._ship_file(name, self._mark(name))
+            if names or has_finished:
+                above = f"{self._prefix}{(place / 'attempts').relative_to(self._folder).as_posix()}/"
+                for entry in [*self._store.list(above)]:
+                    if "/checkpoints/" in entry.key and entry.key.removeprefix(self._prefix) not in names:
+                        self._store.delete(entry.key)
 
     def _ship_file(self, name: str, mark: tuple[int, int]) -> None:
         if self._shipped.get(name) == mark:

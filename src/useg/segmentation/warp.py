@@ -5,6 +5,7 @@ single axis, so the map is a few small matrix products, not a chain of resamplin
 """
 
 import math
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -36,8 +37,7 @@ def warp(
     centre: tuple[float, ...] | None = None,
     interpolation: Interpolation = "cubic",
     categorical: tuple[int, ...] = (),
-    space: tuple[int, ...] | None = None,
-    offset: tuple[int, ...] | None = None,
+    source: "Source | None" = None,
 ) -> tuple[Patch, PatchLabels | None, PatchInstances | None]:
     """Cut a changed patch out of an image and its label maps.
 
@@ -52,9 +52,7 @@ def warp(
             nearest whole pixel; None: `change.position` says.
         interpolation: of amounts, in a plane. Across planes (3D) it is linear in both directions.
         categorical: channels whose values are codes, not amounts: nearest neighbour.
-        space: size of the whole image, when the arrays are only a window of it; the window must hold
-            `source_window(...)`.
-        offset: where that window starts.
+        source: `source_of(...)` of the same change, patch and centre, when the arrays are only its window of the image.
 
     Returns:
         The patch of the image (float32), of the classes and of the instances (None where None came).
@@ -62,13 +60,16 @@ def warp(
     Raises:
         InputError: shapes do not fit, or the window is too small.
     """
-    whole = image.shape[1:] if space is None else space
-    start = (0,) * len(whole) if offset is None else offset
     maps = [given for given in (classes, instances) if given is not None]
     if any(given.shape != image.shape[1:] for given in maps):
         sizes = ", ".join(str(given.shape) for given in maps)
         raise InputError(f"warp: image of {image.shape[1:]} with label maps of {sizes}; wanted the same size")
-    _check(change, patch, whole)
+    window = (slice(None),) * (image.ndim - 1)
+    if source is None:
+        source = source_of(change, patch, centre, image.shape[1:])
+        window = source.window
+    elif image.shape[1:] != tuple(part.stop - part.start for part in source.window):
+        raise InputError(f"warp: an image of {image.shape[1:]}; wanted what lies in {source.window}")
     kinds = ["nearest" if channel in categorical else interpolation for channel in range(len(image))]
     sources = [*image, *maps]
     results = [np.empty((len(image), *patch), dtype=np.float32)]
@@ -76,36 +77,47 @@ def warp(
     results += [np.empty(patch, np.int32)] * (instances is not None)
     targets = [*results[0], *results[1:]]
     if change.rigid:
-        lines, window = _lines(change, patch, centre, whole)
-        local = _within(window, start, image.shape[1:])
         for values, target in zip(sources, targets, strict=True):
-            target[...] = _taken(values[local], lines)
+            target[...] = _taken(values[window], source.places)
     else:
-        places, window = _places(change, patch, centre, whole)
-        local = _within(window, start, image.shape[1:])
         methods = kinds + ["nearest"] * len(maps)
         sample = _sample_2d if change.ndim == 2 else _sample_planes if change.in_plane else _sample_3d
         for values, target, method in zip(sources, targets, methods, strict=True):
-            sample(np.ascontiguousarray(values[local], dtype=target.dtype), places, method, target)
+            sample(np.ascontiguousarray(values[window], dtype=target.dtype), source.places, method, target)
     labels = iter(results[1:])
     return results[0], None if classes is None else next(labels), None if instances is None else next(labels)
 
 
-def source_window(
+@dataclass(frozen=True)
+class Source:
+    """Where the pixels of a changed patch come from, so that a lazy reader can read no more.
+
+    Attributes:
+        window: the box of the image that holds them all.
+        places: within it; an index of each line along each axis where the change is rigid, else a coordinate of each
+            pixel along each axis.
+    """
+
+    window: tuple[slice, ...]
+    places: list[np.ndarray]
+
+
+def source_of(
     change: Change,
     patch: tuple[int, ...],
     centre: tuple[float, ...] | None,
     space: tuple[int, ...],
-) -> tuple[slice, ...]:
-    """The box of an image of size `space` that `warp` reads, so that a lazy reader can read no more.
+) -> Source:
+    """Where `warp` takes a patch from, in an image of size `space`.
 
     Raises:
         InputError: patch, space and change do not have the same axes, or one is empty.
     """
-    _check(change, patch, space)
-    if change.rigid:
-        return _lines(change, patch, centre, space)[1]
-    return _places(change, patch, centre, space)[1]
+    if not len(patch) == len(space) == change.ndim or min(*patch, *space) < 1:
+        raise InputError(f"warp: a {change.ndim}D change for a patch of {patch} of an image of {space}")
+    found = _lines if change.rigid else _places
+    places, window = found(change, patch, centre, space)
+    return Source(window, places)
 
 
 def displacements(change: Change, patch: tuple[int, ...]) -> np.ndarray:
@@ -118,19 +130,6 @@ def displacements(change: Change, patch: tuple[int, ...]) -> np.ndarray:
     grid = _nodes(change, patch)
     bases = [_basis(side, grid.shape[1])[:, :-2] for side in patch]
     return np.stack([_spread(component, bases) for component in grid])
-
-
-def _check(change: Change, patch: tuple[int, ...], space: tuple[int, ...]) -> None:
-    if not len(patch) == len(space) == change.ndim or min(*patch, *space) < 1:
-        raise InputError(f"warp: a {change.ndim}D change for a patch of {patch} of an image of {space}")
-
-
-def _within(window: tuple[slice, ...], start: tuple[int, ...], size: tuple[int, ...]) -> tuple[slice, ...]:
-    local = tuple(slice(part.start - first, part.stop - first) for part, first in zip(window, start, strict=True))
-    if any(part.start < 0 or part.stop > side for part, side in zip(local, size, strict=True)):
-        held = tuple(slice(first, first + side) for first, side in zip(start, size, strict=True))
-        raise InputError(f"warp: the window given holds {held}, wanted {window}: read source_window(...)")
-    return local
 
 
 def _first(

@@ -19,7 +19,6 @@ Border = Literal["none", "2015", "2019"]
 _NEGLECTED = 5e-4
 _FAR = 12000
 _BLOCK = 1 << 16
-_SHORT_BLOCK = 1 << 13
 
 
 def border_weights_2015(
@@ -243,9 +242,8 @@ def _two_nearest(
 
     Squares of distances are kept as integers: as they are for pixels of equal size, else in 1/1024. Along the last
     axis the objects on either side are found by a scan. Then, one axis after the other, each pixel looks along the
-    axis: the nearest object is the least of the squares it sees, with the object's id in the low bits; the second
-    nearest is the least among all others, and what a pixel seen offers is its own nearest object or, if that is
-    ours already, its second.
+    axis: the nearest is the least of the squares it sees, with the id in the low bits; the second is the least among
+    all others, and what a pixel seen offers is its own nearest object or, if that is ours already, its second.
     """
     whole = all(step == round(step) for step in steps)
     unit = 1 if whole else 1024
@@ -254,16 +252,9 @@ def _two_nearest(
     bits = int(objects.max(initial=0)).bit_length()
     small = whole and bits <= 16 and limit < _FAR and instances.shape[-1] < 1 << 14
     far = _FAR if small else 2 * limit
-    wide, narrow = (np.dtype(np.int32), np.dtype(np.int16)) if small else (np.dtype(np.int64), np.dtype(np.int64))
-    kinds = (narrow, np.dtype(np.uint16) if small else wide, narrow)
-
-    held = [np.empty(objects.shape, kind) for kind in kinds]
-    lines = objects.reshape(-1, objects.shape[-1])
-    rows = max(1, _SHORT_BLOCK // max(1, lines.shape[1]))
-    for start in range(0, len(lines), rows):
-        found = _scan(lines[start : start + rows].astype(wide), steps[-1] ** 2 * unit, far, bits)
-        for array, values in zip(held, found, strict=True):
-            array.reshape(lines.shape)[start : start + rows] = values
+    kind: np.dtype[Any] = np.dtype(np.int16 if small else np.int64)
+    best, owner, other = _scan(objects.reshape(-1, objects.shape[-1]), round(steps[-1] ** 2 * unit), far, kind)
+    held = [values.reshape(objects.shape) for values in (best, owner.view(np.uint16) if small else owner, other)]
     for axis in reversed(range(instances.ndim - 1)):
         reach = min(int(radius / steps[axis]), instances.shape[axis] - 1)
         squares = [round((offset * steps[axis]) ** 2 * unit) for offset in range(1, reach + 1)]
@@ -275,13 +266,10 @@ def _two_nearest(
                 return _nearest(best, squares, far), owner, other
             return _look(best, owner, other, squares, far, bits)
 
-        held = _along(axis, held, kinds, look)
-    distances = []
-    for square in (held[0], held[2]):
-        distance = np.sqrt(square.astype(np.float32) * np.float32(1 / unit))
-        distance[square > limit] = np.inf
-        distances.append(distance)
-    return distances[0], distances[1]
+        held = _along(axis, held, look)
+    near = (np.where(square > limit, np.inf, square).astype(np.float32) for square in (held[0], held[2]))
+    nearest, second = (np.sqrt(square * np.float32(1 / unit)) for square in near)
+    return nearest, second
 
 
 def _numbered(instances: Instances) -> np.ndarray:
@@ -293,14 +281,9 @@ def _numbered(instances: Instances) -> np.ndarray:
     return places.reshape(objects.shape) + int(ids[0] > 0)
 
 
-def _along(
-    axis: int,
-    arrays: Sequence[np.ndarray],
-    kinds: Sequence[np.dtype[Any]],
-    work: Callable[..., tuple[np.ndarray, ...]],
-) -> list[np.ndarray]:
+def _along(axis: int, arrays: Sequence[np.ndarray], work: Callable[..., tuple[np.ndarray, ...]]) -> list[np.ndarray]:
     """Do `work` on lines along an axis, brought first and side by side, in blocks that stay in the cache."""
-    results = [np.empty(arrays[0].shape, kind) for kind in kinds]
+    results = [np.empty_like(array) for array in arrays]
     lines = [np.moveaxis(array, axis, 0) for array in arrays]
     columns = [np.moveaxis(array, axis, 0) for array in results]
     for block in _blocks(lines[0].shape):
@@ -310,44 +293,60 @@ def _along(
     return results
 
 
-def _scan(owner: np.ndarray, unit: float, far: int, bits: int) -> tuple[np.ndarray, ...]:
-    """The squares of the two nearest objects' distances along the last axis, and the nearest one's id."""
-    beyond = int(math.sqrt(far / unit)) + 1
-    mask = owner.dtype.type((1 << bits) - 1)
-    places = np.arange(owner.shape[1], dtype=owner.dtype) + (beyond + 1)
-    sides = []
-    for lines in (owner, np.ascontiguousarray(owner[:, ::-1])):
-        key = places << bits | lines
-        key *= lines > 0
-        last = np.maximum.accumulate(key, axis=1)
-        before = np.zeros_like(last)
-        before[:, 1:] = last[:, :-1]
-        differs = (before ^ key) & mask > 0
-        differs &= lines > 0
-        before *= differs
-        previous = np.maximum.accumulate(before, axis=1)
-        found = [last & mask]
-        for met in (last, previous):
-            distance = np.minimum(places - (met >> bits), beyond)
-            square = distance * distance * int(unit) if unit == int(unit) else np.rint(distance**2 * unit)
-            found.append(np.minimum(square, far).astype(owner.dtype, copy=False))
-        sides.append(found)
-    left, right = sides[0], [np.ascontiguousarray(values[:, ::-1]) for values in sides[1]]
-    closer = left[1] <= right[1]
-    other = np.where(
-        left[0] == right[0],
-        np.minimum(left[2], right[2]),
-        np.minimum(np.maximum(left[1], right[1]), np.where(closer, left[2], right[2])),
+def _scan(lines: np.ndarray, unit: int, far: int, kind: np.dtype[Any]) -> tuple[np.ndarray, ...]:
+    """The squares of the two nearest objects' distances along the last axis, and between them the nearest one's id.
+
+    Which two objects these are is the same for all pixels of an object, and of the half of a gap.
+    """
+    side, beyond = lines.shape[1], math.isqrt(far // unit) + 1
+    flat = lines.reshape(-1)
+    begins = np.empty(flat.shape, dtype=bool)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+    begins[::side] = True
+    starts = np.flatnonzero(begins)
+    row, first = np.divmod(starts, side)
+    lengths = np.diff(starts, append=len(flat))
+    ids = flat[starts]
+    last = first + lengths - 1
+
+    at_left, farther_left = _met(ids, row)
+    at_right, farther_right = (np.where(met < 0, -1, len(ids) - 1 - met)[::-1] for met in _met(ids[::-1], row[::-1]))
+    id_left, id_right = (np.append(ids, 0)[met] for met in (at_left, at_right))
+    left, other_left = (np.append(last, -1 - beyond)[met] for met in (at_left, farther_left))
+    right, other_right = (np.append(first, side + beyond)[met] for met in (at_right, farther_right))
+    is_same = id_left == id_right
+    half = np.where(ids > 0, lengths, np.clip((left + right) // 2 + 1 - first, 0, lengths))
+
+    def spread(*halves: np.ndarray) -> np.ndarray:
+        values = np.stack(halves, axis=1).astype(kind)
+        return np.repeat(values.reshape(-1), np.stack([half, lengths - half], axis=1).reshape(-1)).reshape(lines.shape)
+
+    places = np.arange(side, dtype=kind)
+    nearest = np.abs(places - spread(left, right)) * (lines == 0)
+    other = np.minimum(
+        places - spread(other_left, np.where(is_same, other_left, left)),
+        spread(np.where(is_same, other_right, right), other_right) - places,
     )
-    return np.minimum(left[1], right[1]), np.where(closer, left[0], right[0]), other
+    squares = (np.minimum(np.minimum(distance, beyond) ** 2 * kind.type(unit), far) for distance in (nearest, other))
+    return next(squares), spread(id_left, id_right), next(squares)
+
+
+def _met(ids: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each stretch, the object's at it or before, and the last before that of another object, in its row; or -1."""
+    objects = np.flatnonzero(ids)
+    met = np.where(ids > 0, np.arange(len(ids)), -1)
+    other = np.full(len(ids) + 1, -1)
+    is_new = ids[objects[1:]] != ids[objects[:-1]]
+    other[objects[1:]] = np.maximum.accumulate(np.where(is_new, objects[:-1], -1))
+    met = np.maximum.accumulate(met)
+    found = (np.where(row[index] == row, index, -1) for index in (met, other[met]))
+    return next(found), next(found)
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
     """Cut all axes but the first such that a block stays in the processor's cache."""
     width = max(1, _BLOCK // max(1, shape[0]))
-    if len(shape) == 1:
-        yield (slice(None),)
-    elif len(shape) == 2:
+    if len(shape) == 2:
         for start in range(0, shape[1], width):
             yield (slice(None), slice(start, start + width))
     else:

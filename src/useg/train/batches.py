@@ -15,7 +15,7 @@ from useg.segmentation.augment import Change, draw, recolour
 from useg.segmentation.geometry import output_size
 from useg.segmentation.instances import targets
 from useg.segmentation.normalise import Statistics, normalise, sample_strides, statistics
-from useg.segmentation.warp import source_window, warp
+from useg.segmentation.warp import source_of, warp
 from useg.segmentation.weights import components, weight_map
 from useg.train.plan import Plan
 from useg.train.seeding import generator, permutation
@@ -94,8 +94,8 @@ class Batches:
         centre = self._aim(known, epoch, position)
         if centre is not None:
             change = replace(change, shift=tuple(s * 0.5 for s in change.shift))
-        window = source_window(change, plan.patch, centre, known.space)
-        part = self.samples.read(index, window)
+        source = source_of(change, plan.patch, centre, known.space)
+        part = self.samples.read(index, source.window)
         image, classes, instances = warp(
             normalise(np.ascontiguousarray(part.image), plan.normalisation, known.stats),
             part.classes,
@@ -105,8 +105,7 @@ class Batches:
             centre=centre,
             interpolation="linear",
             categorical=self._categorical,
-            space=known.space,
-            offset=tuple(w.start for w in window),
+            source=source,
         )
         image = recolour(image, change, categorical=self._categorical)
         return (image, *self._wanted(classes, instances))

@@ -43,7 +43,9 @@ class Trainer:
     def __init__(self, plan: Plan, *, rank: int = 0, world: int = 1) -> None:
         torch.set_num_threads(plan.threads)
         self.plan, self.rank, self.world = plan, rank, world
-        self.device = torch.device(f"cuda:{rank}" if plan.device == "cuda" else "cpu")
+        self.device = torch.device("cpu")
+        if plan.device == "cuda":
+            self.device = torch.device(f"cuda:{rank % torch.cuda.device_count()}")  # of this machine
         torch.manual_seed(torch_seed(plan.seed, _INITIAL))
         self._layout = torch.channels_last if plan.dims == 2 else torch.channels_last_3d
         network = UNet(**plan.network_arguments())

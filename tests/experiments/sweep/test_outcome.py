@@ -11,6 +11,7 @@ from useg.cli.sweep import summary
 from useg.experiments.sweep.asked import Sweep
 from useg.experiments.sweep.log import Known
 from useg.experiments.sweep.outcome import outcome
+from useg.home.store import Folder
 
 SAMPLES = 24
 
@@ -40,7 +41,7 @@ def text(seeds: int, folds: int = 1) -> str:
 @pytest.mark.parametrize("folds", [1, 3])
 def test_a_real_difference_is_told_from_the_noise_between_seeds(tmp_path: Path, folds: int) -> None:
     sweep = sweep_of(text(5, folds))
-    found = outcome(sweep, made(tmp_path, sweep, {0: 0.5, 1: 0.7, 2: 0.7}, 0.03), tmp_path, "finished")
+    found = outcome(sweep, made(tmp_path, sweep, {0: 0.5, 1: 0.7, 2: 0.7}, 0.03), Folder(tmp_path), "finished")
     told = {each["second"]: each for each in found["differences"]}
     assert found["best"]["configuration"] in (1, 2)
     assert told[0]["more_than_noise"] is True
@@ -53,14 +54,14 @@ def test_a_real_difference_is_told_from_the_noise_between_seeds(tmp_path: Path, 
 
 def test_noise_as_large_as_the_difference_is_not_believed(tmp_path: Path) -> None:
     sweep = sweep_of(text(4))
-    found = outcome(sweep, made(tmp_path, sweep, {0: 0.6, 1: 0.65, 2: 0.62}, 0.1), tmp_path, "finished")
+    found = outcome(sweep, made(tmp_path, sweep, {0: 0.6, 1: 0.65, 2: 0.62}, 0.1), Folder(tmp_path), "finished")
     assert [each["more_than_noise"] for each in found["differences"]] == [False, False]
     assert all(each["p_samples"] < 0.05 for each in found["differences"])  # samples alone would have been fooled
 
 
 def test_one_seed_cannot_tell(tmp_path: Path) -> None:
     sweep = sweep_of(text(1))
-    found = outcome(sweep, made(tmp_path, sweep, {0: 0.5, 1: 0.7, 2: 0.6}, 0.0), tmp_path, "finished")
+    found = outcome(sweep, made(tmp_path, sweep, {0: 0.5, 1: 0.7, 2: 0.6}, 0.0), Folder(tmp_path), "finished")
     assert [each["more_than_noise"] for each in found["differences"]] == [None, None]
     assert any(note.startswith("one seed each") for note in found["notes"])
     assert found["best"]["spread"] is None
@@ -70,13 +71,13 @@ def test_data_that_changed_in_between_is_told(tmp_path: Path) -> None:
     sweep = sweep_of(text(1))
     known = made(tmp_path, sweep, {0: 0.5, 1: 0.7, 2: 0.6}, 0.0)
     known.ended[1]["version"] = "w"
-    assert any("the data changed" in note for note in outcome(sweep, known, tmp_path, "finished")["notes"])
+    assert any("the data changed" in note for note in outcome(sweep, known, Folder(tmp_path), "finished")["notes"])
 
 
 def test_without_scores_of_samples_folds_and_seeds_are_compared(tmp_path: Path) -> None:
     sweep = sweep_of(text(3, 2).replace("method", "metric = 'scores.pixel_error'\nmethod"))
     _, log = steer(sweep, tmp_path, FakeTrials())
-    found = outcome(sweep, log.known, tmp_path, "finished")
+    found = outcome(sweep, log.known, Folder(tmp_path), "finished")
     assert [row["configuration"] for row in found["configurations"]] == [1, 0, 2] or found["best"]["configuration"] == 1
     assert {each["samples"] for each in found["differences"]} == {None}
     assert all(each["more_than_noise"] for each in found["differences"])
@@ -84,6 +85,6 @@ def test_without_scores_of_samples_folds_and_seeds_are_compared(tmp_path: Path) 
 
 
 def test_an_empty_sweep_has_an_outcome(tmp_path: Path) -> None:
-    found = outcome(sweep_of(text(2)), Known(), tmp_path, "stopped")
+    found = outcome(sweep_of(text(2)), Known(), Folder(tmp_path), "stopped")
     assert found["best"] is None
     assert "trials: none" in summary(found | {"log": "x"})

@@ -10,6 +10,7 @@ from useg.errors import InputError
 from useg.experiments.listening import Listener, Stop
 from useg.experiments.sweep.log import SweepLog
 from useg.experiments.sweep.outcome import outcome
+from useg.home.store import Folder
 from useg.runs.journal import read_attempt
 
 GRID = """
@@ -117,7 +118,7 @@ def test_what_is_given_up_gets_no_more_seeds_and_saves_time(tmp_path: Path) -> N
     _, log = steer(sweep_of(text), tmp_path, trials)
     assert log.known.given_up == {6, 9, 12}  # of three and more, one in three goes on
     assert trials.begun == [0, 1, 2, 3, 4, 5, 6, 9, 12]
-    found = outcome(sweep_of(text), log.known, tmp_path, "finished")
+    found = outcome(sweep_of(text), log.known, Folder(tmp_path), "finished")
     assert found["best"]["settings"] == {"train.lr": 0.01}
     assert found["trials"] == {"finished": 6, "given up": 3, "failed": 0, "stopped": 0}
 
@@ -150,7 +151,7 @@ def test_a_crash_is_told_and_the_sweep_goes_on(tmp_path: Path) -> None:
     sweep, trials = sweep_of(GRID), FakeTrials(crashing={7, 8})
     notes: list[str] = []
     status, log = steer(sweep, tmp_path, trials, Listener(note=notes.append))
-    found = outcome(sweep, log.known, tmp_path, status)
+    found = outcome(sweep, log.known, Folder(tmp_path), status)
     assert found["failed"] == [{"trial": n, "run": f"run{n}", "lines": ["no memory"]} for n in (7, 8)]
     assert found["trials"]["finished"] == 34
     assert "warning: trial 7 failed\n  no memory" in notes
@@ -168,7 +169,7 @@ def test_less_is_better_where_the_metric_says_so(tmp_path: Path) -> None:
     for metric in ("scores.pixel_error", "score.dice"):
         sweep = sweep_of(f'metric = "{metric}"\n{GRID}')
         _, log = steer(sweep, tmp_path / metric, FakeTrials())
-        found[metric] = outcome(sweep, log.known, tmp_path, "finished")
+        found[metric] = outcome(sweep, log.known, Folder(tmp_path), "finished")
     first, second = (each["best"]["settings"] for each in found.values())
     assert first == second == {"train.lr": 0.01, "network.base": 16}
 

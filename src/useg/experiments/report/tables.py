@@ -28,11 +28,11 @@ _CLASS_COLUMNS = {
     "dice": "Dice",
     "precision": "precision",
     "recall": "recall",
-    "dice_mean": "Dice, mean of images",
+    "dice_mean": "Dice/image",
     "cldice": "clDice",
-    "images_with_class": "images with it",
-    "images_missed": "missed in",
-    "images_false": "invented in",
+    "images_with_class": "images",
+    "images_missed": "missed",
+    "images_false": "invented",
 }
 
 

@@ -57,12 +57,16 @@ def share_out(parallel: int | None, sweep: Sweep) -> Share:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = map(str, range(len(gpus()["models"]))) if visible is None else filter(None, visible.split(","))
     devices, workers = tuple(names), fixed.get("workers", 1)
-    most = sweep.asked.budget.trials or sys.maxsize
-    if sweep.asked.method == "grid":
-        most = min(most, sweep.repeats * sum(1 for _ in grid(sweep.space)))
-    slots = parallel or max(1, min(len(devices) or count // (workers * fixed.get("train.threads", 1)), most))
+    fitting = len(devices) or count // (workers * fixed.get("train.threads", 1))
+    slots = parallel or max(1, min(fitting, most_trials(sweep)))
     threads = None if "train.threads" in fixed else max(1, count // (slots * workers))
     return Share(slots, threads, devices, parallel is None)
+
+
+def most_trials(sweep: Sweep) -> int:
+    """There are no more trials in a sweep."""
+    most = sweep.asked.budget.trials or sys.maxsize
+    return min(most, sweep.repeats * sum(1 for _ in grid(sweep.space))) if sweep.asked.method == "grid" else most
 
 
 @dataclass
@@ -129,7 +133,7 @@ class LocalTrials:
             self._running[trial.number] = running
             if not is_abandoned(lock):
                 return
-            run = self._run(trial.number)
+            run = self.run_of(trial.number)
             if run and (is_given_up or self._record(run).get("status") in ("finished", "failed")):
                 running.has_ended = True
                 return
@@ -157,7 +161,7 @@ class LocalTrials:
     def curves(self) -> dict[int, list[tuple[float, dict[str, Any]]]]:
         """Of the trials that run, the share of their steps done and the live scores there, in order."""
         for number, each in self._running.items():
-            if each.follower is None and (run := self._run(number)):
+            if each.follower is None and (run := self.run_of(number)):
                 each.follower = Follower(self._store, run)
             for event in each.follower.more() if each.follower is not None else ():
                 if isinstance(event, dict):
@@ -180,7 +184,7 @@ class LocalTrials:
 
     def stop(self, number: int) -> None:
         """Ask a trial to stop after its step."""
-        process, run = self._running[number].process, self._run(number)
+        process, run = self._running[number].process, self.run_of(number)
         if process is not None:
             process.send_signal(signal.SIGINT)
         elif run is not None:
@@ -203,7 +207,7 @@ class LocalTrials:
                 time.sleep(_WAIT_S)
 
     def _told(self, number: int, each: _Running, code: int | None) -> Ended:
-        run = self._run(number)
+        run = self.run_of(number)
         record = self._record(run) if run else {}
         state = record.get("status") if record.get("status") in ("finished", "stopped") else "failed"
         if code is not None and (run is None or code not in (0, _INTERRUPTED)):
@@ -229,7 +233,7 @@ class LocalTrials:
     def _file(self, number: int, kind: str) -> Path:
         return self._place / f"{number:05d}.{kind}"
 
-    def _run(self, number: int) -> str | None:
+    def run_of(self, number: int) -> str | None:
         """The run of a trial, the newest of those with all that a run needs to go on."""
         pattern = f"*-{self._sweep.id}-{number:05d}-????/plan.toml"
         return max((file.parent.name for file in (self._home / "runs").glob(pattern)), default=None)

@@ -5,15 +5,15 @@ import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from useg.errors import UsegError
 from useg.experiments.sweep.asked import Sweep
 from useg.experiments.sweep.importance import Importance, importances
 from useg.experiments.sweep.log import Known
+from useg.home.store import Store
+from useg.runs.numbers import from_json
 from useg.runs.paired import ALPHA, compare_pairs, holm
-from useg.runs.record import RunFolder
 from useg.runs.verdict import sample_rows
 
 Row = dict[str, Any]
@@ -22,7 +22,7 @@ _FOLD = "\0fold"  # before what can be no name of a sample
 _SHORT = {"score": "mean_dice", "scores": "mean_dice", "dice": "mean_dice", "iou": "mean_iou"}
 
 
-def outcome(sweep: Sweep, known: Known, home: Path, status: str) -> Row:
+def outcome(sweep: Sweep, known: Known, store: Store, status: str) -> Row:
     """All that a sweep has found so far.
 
     Returns:
@@ -37,7 +37,7 @@ def outcome(sweep: Sweep, known: Known, home: Path, status: str) -> Row:
     """
     rows = sorted((_row(sweep, known, number) for number in sorted(known.drawn)), key=lambda row: _order(sweep, row))
     whole = [row for row in rows if row["finished"] == sweep.repeats]
-    compared, same_data = _differences(sweep, known, home, whole)
+    compared, same_data = _differences(sweep, known, store, whole)
     states = [end["state"] for end in known.ended.values()]
     return {
         "sweep": sweep.id,
@@ -95,12 +95,12 @@ def _importances(sweep: Sweep, known: Known, rows: Sequence[Row]) -> list[Import
     return importances(ranked, [parameter.key for parameter in sweep.space])
 
 
-def _differences(sweep: Sweep, known: Known, home: Path, whole: Sequence[Row]) -> tuple[list[Row], bool]:
+def _differences(sweep: Sweep, known: Known, store: Store, whole: Sequence[Row]) -> tuple[list[Row], bool]:
     """The best configuration against the next ones, over samples and seeds; and whether all learned from the same data.
 
     A metric that single samples do not have is compared over folds and seeds.
     """
-    read = [_seeds(sweep, known, home, row["configuration"]) for row in whole[: _MOST_COMPARED + 1]]
+    read = [_seeds(sweep, known, store, row["configuration"]) for row in whole[: _MOST_COMPARED + 1]]
     has_samples = not any(key.startswith(_FOLD) for side in read for seed in side for key in seed)
     found: list[Row] = []
     for other, row in zip(read[1:], whole[1:], strict=False):
@@ -121,7 +121,7 @@ def _differences(sweep: Sweep, known: Known, home: Path, whole: Sequence[Row]) -
     return found, len({end["version"] for end in ends}) < 2
 
 
-def _seeds(sweep: Sweep, known: Known, home: Path, number: int) -> list[dict[str, float]]:
+def _seeds(sweep: Sweep, known: Known, store: Store, number: int) -> list[dict[str, float]]:
     """For each seed of a configuration the metric of each sample, of all folds together; else of each fold."""
     metric = sweep.asked.metric.removeprefix("scores.").removeprefix("score.")
     found: list[dict[str, float]] = [{} for _ in range(sweep.asked.seeds)]
@@ -129,7 +129,7 @@ def _seeds(sweep: Sweep, known: Known, home: Path, number: int) -> list[dict[str
         seed, fold = divmod(place, sweep.asked.folds)
         rows = {}
         with suppress(UsegError):  # the run was taken away since
-            rows = sample_rows(RunFolder(home / "runs" / known.ended[trial]["run"]).read_json("scores.json"))
+            rows = sample_rows(from_json(store.get(f"runs/{known.ended[trial]['run']}/scores.json")))
         values = {key: row[name] for key, row in rows.items() if (name := _SHORT.get(metric, metric)) in row}
         found[seed] |= values or {f"{_FOLD}{fold}": known.ended[trial]["score"]}
     return found

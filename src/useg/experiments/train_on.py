@@ -1,0 +1,331 @@
+"""One training on the nodes of a cluster: its first worker an ordinary `useg train` there, the others beside it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import tomli_w
+
+from useg.config import Config
+from useg.data.views import View
+from useg.errors import ConfigError, InputError, ResourceError, UsegError
+from useg.experiments.cluster import Cluster, Work, address_here, connected, credentials
+from useg.experiments.listening import Listener
+from useg.experiments.on_node import folder_for_runs, is_free
+from useg.experiments.prepare import MEETING
+from useg.home.folder import find_run
+from useg.home.opening import is_folder, open_home
+from useg.home.store import Missing
+from useg.runs.bringing import bring
+from useg.runs.lease import check_free, stop_run
+from useg.runs.numbers import from_json
+
+MOST_DEATHS = 3
+"""A training whose workers died so often is not begun again."""
+_WAIT_S = 0.5
+_TO_END_S = 15.0
+_TO_CLOSE_S = 120.0
+_INPUTS_S = 120.0
+_INPUTS = ("plan.toml", "config.json", "samples.json", "splits.json", "mapping.json", "fingerprint.json")
+_RUN = re.compile(r"run (\S+): ")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What nodes are told of a training.
+
+    Attributes:
+        address: of the home. words: what follows `useg train`. files: what options name, by option.
+        run: to go on with. environment: what a node needs to open the home.
+    """
+
+    address: str
+    words: tuple[str, ...]
+    files: Mapping[str, bytes]
+    run: str | None
+    environment: Mapping[str, str]
+
+
+def train_on(
+    on: str, address: str, data: Path | View | None, config: Config, options: Mapping[str, Sequence[str | None] | None],
+    files: Mapping[str, Path | None], resume: str | None, listener: Listener,
+) -> dict[str, Any]:  # fmt: skip
+    """Train on a cluster, or go on with a run there.
+
+    Args:
+        on: of the cluster. address: of the home. data: a data set of it. config: settings.
+        options: further ones of `useg train`. files: those that name a file. resume: id of a run to go on with.
+        listener: where words go, and who asks to stop.
+
+    Returns:
+        What `useg train` returns, with places in the home.
+
+    Raises:
+        InputError, ConfigError: before anything is written. ResourceError: workers died too often.
+    """
+    words = [word for option, given in options.items() for each in given or () if each for word in (option, each)]
+    workers, threads = config.workers, config.train.threads
+    if resume is not None:
+        resume, workers, threads = _recalled(address, resume)
+    elif isinstance(data, View):
+        words.insert(0, f"{data.origin.dataset}@{data.origin.commit}")
+    else:
+        raise InputError(
+            f"{data}: nodes of a cluster do not have this folder; make it a data set of a home that they reach: "
+            f"useg data add {data} --name NAME, then train on NAME"
+        )
+    if config.folds:
+        raise ConfigError("folds are trained one after another here: have a sweep with `folds = K` train them on nodes")
+    settings = tomli_w.dumps(config.model_dump(mode="json", exclude_defaults=True)).encode()
+    contents = {option: file.read_bytes() for option, file in files.items() if file} | {"--config": settings}
+    threads = tomllib.loads(contents["--plan"].decode())["threads"] if "--plan" in contents else threads
+    with connected(on, listener.note) as cluster:
+        most = max(node.cpus for node in cluster.nodes)
+        threads = threads or max((n for n in range(1, most + 1) if cluster.room(n) >= workers), default=1)
+        gpus = int(any(node.gpus for node in cluster.nodes))
+        if cluster.room(threads, gpus) < workers:
+            there = ", ".join(f"{node.host} {node.cpus} cores and {node.gpus} GPUs" for node in cluster.nodes)
+            raise ConfigError(
+                f"{workers} workers of {threads} cores each are more than {on} can ever have ({there}); "
+                "lower --workers or train.threads"
+            )
+        known = credentials(address)
+        seen = next((entry.key for entry in open_home(address)[0].list("refs/")), "refs")
+        cluster.check(address, seen, known)
+        order = Order(address, (*words, "--set", f"train.threads={threads}"), contents, resume, known)
+        return _until_done(cluster, order, workers, {"cpus": threads, "gpus": gpus}, listener)
+
+
+def _recalled(address: str, resume: str) -> tuple[str, int, int]:
+    """Id, workers and threads of a run of the home."""
+    run = find_run(Path(address), resume).name if is_folder(address) else resume
+    store = open_home(address)[0]
+    try:
+        workers = from_json(store.get(f"runs/{run}/config.json"))["workers"]
+        threads = tomllib.loads(store.get(f"runs/{run}/plan.toml").decode())["threads"]
+    except Missing:
+        raise InputError(f"no run {run!r} in {address} that can be gone on with; give its whole id") from None
+    check_free(store, run)
+    return run, workers, threads
+
+
+def _until_done(
+    cluster: Cluster, order: Order, workers: int, share: dict[str, int], listener: Listener
+) -> dict[str, Any]:
+    """Train; begin again where workers die, on what is left."""
+    for _ in range(MOST_DEATHS + 1):
+        cluster.look()
+        room = cluster.room(*share.values())
+        world = max((n for n in range(1, workers + 1) if workers % n == 0 and n <= room), default=0)
+        if not world:
+            break
+        group = _Group(cluster, order, world, share, listener)
+        result = group.train()
+        if result is not None:
+            return result
+        order = replace(order, run=group.run)
+        listener.note(f"warning: {group.problem}; it goes on with what is left")
+    raise ResourceError(
+        f"too many workers died, or no node has {share['cpus']} free cores any more"
+        + (f"; go on with: useg train --resume {order.run} --on {cluster.address}" if order.run else "")
+    )
+
+
+class _Group:
+    """Workers that train together until all of them have ended.
+
+    Attributes:
+        run: its id, when it is known. problem: why it has to begin again.
+    """
+
+    def __init__(self, cluster: Cluster, order: Order, world: int, share: dict[str, int], listener: Listener) -> None:
+        self.run, self.problem = order.run, ""
+        self._cluster, self._order, self._world = cluster, order, world
+        self._share, self._listener = share, listener
+        self._works: list[Work] = []
+        self._meeting, self._end = "", (1, "", "")
+        self._stop_after = 0.0
+
+    def train(self) -> dict[str, Any] | None:
+        """The result; None where a worker died, and the others have been ended."""
+        with self._cluster.reserved(self._world, **self._share) as places:
+            self._works = [self._cluster.start(lead, self._order, self._world, place=places[0], **self._share)]
+            try:
+                while not self._works[0].is_over and not any(work.is_over and work.problem for work in self._works):
+                    self._listen()
+                    if len(self._works) < self._world and self._meeting and self.run:
+                        self._works += [
+                            self._cluster.start(
+                                beside, self._order, self.run, rank, self._world, self._meeting, place=place,
+                                **self._share,
+                            )
+                            for rank, place in enumerate(places[1:], 1)
+                        ]  # fmt: skip
+                    self._cluster.wait([self._works[0]], _WAIT_S)
+                self._listen()
+                return self._ended()
+            finally:
+                self._close()
+
+    def _listen(self) -> None:
+        for kind, value in self._works[0].heard():
+            if kind == "run":
+                self.run = value
+            elif kind == "meeting":
+                self._meeting = value
+            elif kind == "end":
+                self._end = value
+            else:
+                self._listener.note(value)
+        for work in self._works[1:]:
+            work.heard()
+        if self._listener.stop.asked and time.monotonic() >= self._stop_after:
+            self._stop_after = time.monotonic() + _TO_END_S
+            if self.run is None or self._works[0].node is None:
+                self._works[0].cancel()
+            else:
+                with suppress(UsegError):  # it has ended
+                    stop_run(open_home(self._order.address)[0], self.run)
+
+    def _ended(self) -> dict[str, Any] | None:
+        """What came of it; a worker that dies breaks the others off, and may be known to be dead after them."""
+        first, until = self._works[0], time.monotonic() + _TO_END_S
+        lost: list[Work] = []
+        while not (self._end[1] or lost) and time.monotonic() < until:
+            self._listen()
+            lost = [work for work in self._works if work.is_lost]
+            if len(self._works) == 1 and first.is_over:
+                break
+            time.sleep(_WAIT_S)
+        code, result, said = self._end
+        if result:
+            return dict(orjson.loads(result))
+        if self._listener.stop.asked:
+            raise KeyboardInterrupt
+        self.problem = f"a worker died: {lost[0].problem}" if lost else "a worker was killed"
+        if lost or code < 0:
+            return None
+        told = [said, *(work.problem for work in self._works), f"it ended with status {code}"]
+        raise InputError(next(filter(None, told)))
+
+    def _close(self) -> None:
+        """End what still runs: the first one as Ctrl-C does, since it writes; the others at once."""
+        first, *others = self._works
+        for work in others:
+            if not work.is_over:
+                work.cancel(at_once=True)
+        first.cancel()
+        until = time.monotonic() + _TO_CLOSE_S
+        while time.monotonic() < until and not first.is_over:
+            first.heard()
+            time.sleep(_WAIT_S)
+
+
+def lead(order: Order, world: int) -> Iterator[tuple[str, Any]]:
+    """Be the first worker, on this node.
+
+    Yields:
+        ("meeting", where the others find it), ("run", its id), ("said", a line for the user), and in the end
+        ("end", (exit status, result as JSON or nothing, last words)).
+    """
+    os.environ.update(order.environment)
+    store = open_home(order.address)[0]
+    run = order.run if order.run and is_free(store, order.run) else None
+    with folder_for_runs(order.address, store, "training") as home, tempfile.TemporaryDirectory() as place:
+        if run is not None and not is_folder(order.address):
+            bring(store, run, home)
+        words = [*order.words]
+        for option, content in order.files.items():
+            file = Path(place, option.strip("-"))
+            file.write_bytes(content)
+            words += [option, str(file)]
+        with socket.socket() as free:
+            free.bind(("", 0))
+            meeting = f"tcp://{address_here()}:{free.getsockname()[1]}"
+        _name_interface()
+        out, err = Path(place, "out"), Path(place, "err")
+        with out.open("wb") as results, err.open("wb") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "useg", "train", *(["--resume", run] if run else words), "--home", order.address,
+                 "--json"], stdin=subprocess.DEVNULL, stdout=results, stderr=said,
+                env=os.environ | {MEETING: f"{meeting} {world}"}, start_new_session=True,
+            )  # fmt: skip
+        yield "meeting", meeting
+        try:
+            yield from _follow(process, err, home, run)
+            why = err.read_text(errors="replace").rpartition("error: ")
+            result = out.read_text(errors="replace").strip().rpartition("\n")[2]
+            shown = result.replace(str(home), order.address.rstrip("/"))
+            yield "end", (process.returncode, shown, why[2].strip() if why[1] else "")
+        finally:
+            for again in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+                with suppress(subprocess.TimeoutExpired):
+                    process.send_signal(again)
+                    process.wait(_TO_END_S / 3)
+
+
+def _follow(process: "subprocess.Popen[bytes]", err: Path, home: Path, run: str | None) -> Iterator[tuple[str, Any]]:
+    """What a training says, until it ends; its run when that can be gone on with."""
+    told, is_known, has_ended, has_failed = 0, False, False, False
+    while not has_ended:
+        has_ended = process.poll() is not None
+        lines = err.read_text(errors="replace").splitlines(keepends=True)
+        for line in lines[told:]:
+            if line.endswith("\n"):
+                told += 1
+                found = _RUN.match(line)
+                run = found[1] if found else run
+                has_failed = has_failed or line.startswith("error: ")
+                if not has_failed:
+                    yield "said", line.rstrip()
+        if run and not is_known and (home / "runs" / run / "plan.toml").exists():
+            is_known = True
+            yield "run", run
+        if not has_ended:
+            time.sleep(_WAIT_S)
+
+
+def beside(order: Order, run: str, rank: int, world: int, meeting: str) -> Iterator[Any]:
+    """Be another worker, on this node, until the first one has ended."""
+    from useg.experiments.workers import accompany
+
+    os.environ.update(order.environment)
+    _name_interface()
+    if is_folder(order.address):
+        accompany(Path(order.address) / "runs" / run, rank, world, meeting)
+        return
+    store, until = open_home(order.address)[0], time.monotonic() + _INPUTS_S
+    while time.monotonic() < until:  # its keeper brings them
+        there = {entry.key for entry in store.list(f"runs/{run}/")}
+        if there.issuperset(f"runs/{run}/{name}" for name in _INPUTS):
+            break
+        time.sleep(_WAIT_S)
+    with tempfile.TemporaryDirectory(prefix="useg-beside-") as place:
+        accompany(bring(store, run, Path(place), only_inputs=True), rank, world, meeting)
+    yield from ()
+
+
+def _name_interface() -> None:
+    """Tell torch.distributed by which network the others are reached; what a host's name means is often loopback."""
+    import psutil
+
+    mine = address_here()
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address == mine for each in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+
+
+__all__ = ["Order", "beside", "lead", "train_on"]
