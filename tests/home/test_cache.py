@@ -473,3 +473,18 @@ def test_processes_killed_at_any_point_leave_it_whole(tmp_path: Path, seconds: f
         os.utime(part, (0, 0))
     cache.evict()
     assert list((cache.folder / ".parts").iterdir()) == []
+
+
+def test_of_many_objects_those_before_a_damaged_one_are_kept(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, max_bytes=300 * BLOCK)
+    contents = [content(number, BLOCK + 1) for number in range(100)]
+    given = [(digest(each), ".raw", each) for each in contents]
+    cache.add(given[3][0], contents[3], ".raw")
+    damaged = (*given[80][:2], contents[80][:-1])
+    with pytest.raises(DamagedFile, match=f"object {given[80][0]}: what came has digest"):
+        cache.add_many([*given[:80], damaged, *given[81:]])
+    assert names(cache) == {name + suffix for name, suffix, _ in given[:80]}
+    assert cache.used() == 160 * BLOCK == cache._counted()
+    cache.add_many(given)
+    assert [cache.path(name, ".raw") is not None for name, _, _ in given] == [True] * 100
+    assert not list((tmp_path / ".parts").iterdir())

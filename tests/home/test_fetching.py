@@ -407,4 +407,4 @@ def test_what_a_killed_process_was_fetching_is_fetched_by_the_next(tmp_path: Pat
     assert (second.communicate(timeout=30)[1], second.returncode) == ("", 0)
     fetched = (tmp_path / "log").read_text().split()
     assert len(set(fetched)) == 60
-    assert len(fetched) <= 61  # the one that the killed process had, and did not keep
+    assert len(fetched) <= 81  # what the killed process had for a tenth of a second, and did not keep

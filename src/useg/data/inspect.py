@@ -332,7 +332,8 @@ def _class_problems(
         )
         remedy = "add samples that show what is to be found, or check that these are the right label files"
     else:
-        what, remedy = f"only one value occurs ({present[0].name})", "a training needs at least two classes"
+        what = f"only one value occurs ({present[0].name})"
+        remedy = "a training needs at least two classes: add samples that show another, or check that these are masks"
     return [Problem(label, what, remedy) for label in labels]
 
 

@@ -15,8 +15,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
@@ -33,12 +33,17 @@ _SOURCE_DIGITS = 24
 _SOURCE = re.compile(r"\.of-([0-9a-f]{24})\.\w+$")
 _FAN = [f"{number:02x}" for number in range(256)]
 _BLOCK = 4096
+_LOT_FILES = 64
+_LOT_S = 0.1
+"""A lot waits no longer, so that little is lost with a process that is killed while little comes."""
 _LOW_WATER = 0.9
 """Share of the bound that eviction goes down to, so that the folder is scanned once per tenth of the bound."""
 _TOUCH_S = 60
 _STALE_PART_S = 3600
 _UNSYNCED_S = 120
 """What was written this long before the machine stopped may not have reached its disk."""
+_Part = tuple[str, str, int]
+"""A whole file, its place, and the room that it takes."""
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
 
@@ -126,24 +131,35 @@ class Cache:
         if found is not None:
             return found
         with self._part(digest) as file:
-            hasher, length = blake3(), 0
-            for piece in (content,) if isinstance(content, bytes) else content:
-                length += len(piece)
-                if room_of(length) > self.max_bytes:
-                    raise ResourceError(
-                        f"the cache {self.folder} may hold {self.max_bytes:,} bytes, and object {digest} alone is "
-                        "larger; give it more with --cache-size or USEG_CACHE_SIZE"
-                    )
-                hasher.update(piece)
-                with writing(self.folder):
-                    file.write(piece)
-            if hasher.hexdigest() != digest:
-                raise DamagedFile(f"object {digest}: what came has digest {hasher.hexdigest()}; fetch it again")
-            with writing(self.folder):
-                file.flush()
-                os.fchmod(file.fileno(), 0o444)
-                os.utime(file.fileno())
-            return self._take_in(file.name, self._place(digest, suffix), room_of(length))
+            room = self._write(file, digest, (content,) if isinstance(content, bytes) else content)
+            self._take_in([(file.name, self._place(digest, suffix), room)])
+        return Path(self._place(digest, suffix))
+
+    def add_many(self, objects: Iterable[tuple[str, str, bytes]]) -> None:
+        """Keep objects as `add` does, in lots that come in together, which is faster.
+
+        Args:
+            objects: digest, suffix and content of each. Those that came before an error are kept.
+
+        Raises:
+            DamagedFile, ResourceError: see `add`. Whatever `objects` raises.
+        """
+        source, is_over = iter(objects), False
+        while not is_over:
+            until = time.monotonic() + _LOT_S
+            with ExitStack() as parts:
+                lot: list[_Part] = []
+                try:
+                    is_over = True
+                    for digest, suffix, content in source:
+                        file = parts.enter_context(self._part(digest))
+                        room = self._write(file, digest, [content])
+                        lot.append((file.name, self._place(digest, suffix), room))
+                        if len(lot) == _LOT_FILES or time.monotonic() >= until:
+                            is_over = False
+                            break
+                finally:
+                    self._take_in(lot)
 
     def lend(self, digest: str, file: Path, suffix: str = "") -> Path:
         """Let a file that holds just this object, and never changes, stand in the cache without a copy of it.
@@ -160,7 +176,8 @@ class Cache:
         link = f"{self.folder}/.parts/{digest}.{secrets.token_hex(8)}"
         with writing(self.folder):
             os.symlink(file.absolute(), link)
-        return self._take_in(link, self._place(digest, suffix), 0)
+        self._take_in([(link, self._place(digest, suffix), 0)])
+        return Path(self._place(digest, suffix))
 
     def pin(self, digests: Iterable[str] = ()) -> Pin:
         """Keep these objects, here already or not, from eviction until the pin is closed or this process ends."""
@@ -215,7 +232,8 @@ class Cache:
         """A new file to write into, its lock held, so that its writer is known to live."""
         self._make_folders()
         with writing(self.folder):
-            file = open(f"{self.folder}/.parts/{digest}.{secrets.token_hex(8)}", "xb")  # noqa: SIM115
+            name = f"{self.folder}/.parts/{digest}.{secrets.token_hex(8)}"
+            file = open(name, "xb", opener=_read_only)  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
@@ -225,12 +243,31 @@ class Cache:
             with suppress(OSError):  # what it could not write was told before
                 file.close()
 
-    def _take_in(self, part: str, place: str, room: int) -> Path:
-        """Rename a whole file to its place, after making room for it."""
+    def _write(self, file: BufferedWriter, digest: str, pieces: Iterable[bytes]) -> int:
+        """Fill a part, and see that it is what was wanted; returns the room that it takes."""
+        hasher, length = blake3(), 0
+        for piece in pieces:
+            length += len(piece)
+            if room_of(length) > self.max_bytes:
+                raise ResourceError(
+                    f"the cache {self.folder} may hold {self.max_bytes:,} bytes, and object {digest} alone is "
+                    "larger; give it more with --cache-size or USEG_CACHE_SIZE"
+                )
+            hasher.update(piece)
+            with writing(self.folder):
+                file.write(piece)
+        if hasher.hexdigest() != digest:
+            raise DamagedFile(f"object {digest}: what came has digest {hasher.hexdigest()}; fetch it again")
+        with writing(self.folder):
+            file.flush()
+            os.utime(file.fileno())
+        return room_of(length)
+
+    def _take_in(self, parts: Sequence[_Part]) -> None:
+        """Rename whole files to their places, after making room for them."""
         with self._locked():
-            if os.path.exists(place):
-                self._unlink(part)
-                return Path(place)
+            parts = [part for part in parts if not os.path.exists(part[1])]
+            room = sum(room for _, _, room in parts)
             used = self._counted()
             if used is None:
                 used = self._evict(self.max_bytes)[0]
@@ -244,9 +281,9 @@ class Cache:
                 )
             self._count(used + room)  # first: if killed between the two, the count is too high and never too low
             with writing(self.folder):
-                os.makedirs(os.path.dirname(place), exist_ok=True)
-                os.rename(part, place)
-        return Path(place)
+                for part, place, _ in parts:
+                    os.makedirs(os.path.dirname(place), exist_ok=True)
+                    os.rename(part, place)
 
     def _counted(self) -> int | None:
         with suppress(OSError, ValueError):
@@ -325,6 +362,11 @@ class Cache:
             with writing(self.folder):
                 (self.folder / ".used").unlink(missing_ok=True)
                 mark.write_text(_boot())
+
+
+def _read_only(name: str, flags: int) -> int:
+    """Open a new file that nobody else can write, nor we again."""
+    return os.open(name, flags, 0o444)
 
 
 def room_of(length: int) -> int:

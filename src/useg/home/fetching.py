@@ -95,9 +95,8 @@ class Fetcher:
                     packed.append(digest)
                     break
         if packed:
-            for digest, content in _unless(stop, self.objects.get_many(packed)):
-                for suffix in suffixes[digest]:
-                    self.cache.add(digest, content, suffix)
+            coming = _unless(stop, self.objects.get_many(packed))
+            self.cache.add_many((digest, suffix, content) for digest, content in coming for suffix in suffixes[digest])
 
 
 def _check(stop: Event) -> None:

@@ -68,10 +68,8 @@ def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int, list[int]]
         if requests:
             first, last, members = requests[-1]
             if start <= last + _GAP and (max(last, end) - first <= _LARGEST_REQUEST or end <= last):
-                requests[-1] = (
-                    (first, max(last, end), [*members, member]) if False else (first, max(last, end), members)
-                )
                 members.append(member)
+                requests[-1] = (first, max(last, end), members)
                 continue
         requests.append((start, end, [member]))
     return requests
