@@ -1,4 +1,7 @@
-"""Samples fetched from a served home into caches: 200 MB over loopback, a second time, and by several nodes at once.
+"""Samples fetched from a served home into caches: 200 MB over loopback, by one node or by several at once.
+
+Each node is a process with a cache of its own, that shares with the others what it has; what the home sends is counted
+by the nodes.
 
 python bench/fetching.py              one node, one process of a server
 python bench/fetching.py --nodes 8    so many nodes that start at the same time
@@ -22,16 +25,28 @@ from pathlib import Path
 from useg.home.cache import Cache
 from useg.home.fetching import Fetcher
 from useg.home.objects import Objects
+from useg.home.offering import offered
 from useg.home.opening import open_home
-home, folder = sys.argv[1], Path(sys.argv[2])
-objects = Objects(open_home(home)[0])
-wanted = [(digest, ".raw") for digest in Path(sys.argv[3]).read_text().split()]
-fetcher = Fetcher(objects, Cache(folder, max_bytes=10**9))
-print("ready", flush=True)
-sys.stdin.readline()
-begin = time.perf_counter()
-fetcher.files(wanted)
-print(time.perf_counter() - begin, flush=True)
+from useg.home.peers import Peers
+
+name, home, folder, wanted = sys.argv[1], open_home(sys.argv[2])[0], Path(sys.argv[3]), Path(sys.argv[4])
+sent, get = [], home.get
+def counted(key, start=0, end=None):
+    content = get(key, start, end)
+    sent.append(len(content))
+    return content
+home.get = counted
+objects, cache = Objects(home), Cache(folder, max_bytes=10**9)
+objects.refresh()
+wanted = [(digest, ".raw") for digest in wanted.read_text().split()]
+with offered(Fetcher(objects, cache), "127.0.0.1", "token") as address:
+    print(f"{name}={address}", flush=True)
+    peers = Peers(dict(word.split("=") for word in sys.stdin.readline().split()), name, "token")
+    for _ in range(2):
+        before, begin = sum(sent), time.perf_counter()
+        Fetcher(objects, cache, peers).files(wanted)
+        print(time.perf_counter() - begin, sum(sent) - before, flush=True)
+        sys.stdin.readline()
 """
 
 
@@ -56,20 +71,28 @@ def main() -> None:
         serve = [sys.executable, "-m", "useg", "serve", "--home", str(place / "home"), "--port", "0", "--json"]
         with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
             address = json.loads(server.stdout.readline())["address"]  # type: ignore[union-attr]
-            command = [sys.executable, "-c", NODE, address]
+            command = [sys.executable, "-c", NODE]
             nodes = [
-                subprocess.Popen([*command, str(place / f"cache{n}"), str(place / "digests")], stdin=subprocess.PIPE,
-                                 stdout=subprocess.PIPE, text=True)
+                subprocess.Popen([*command, f"n{n}", address, str(place / f"cache{n}"), str(place / "digests")],
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
                 for n in range(given.nodes)
             ]  # fmt: skip
+            names = " ".join(node.stdout.readline().strip() for node in nodes)  # type: ignore[union-attr]
+            rounds = []
+            for word in (names, "again"):
+                for node in nodes:
+                    node.stdin.write(f"{word}\n")  # type: ignore[union-attr]
+                    node.stdin.flush()  # type: ignore[union-attr]
+                told = [[float(x) for x in node.stdout.readline().split()] for node in nodes]  # type: ignore[union-attr]
+                seconds = max(took for took, _ in told)
+                rounds.append({
+                    "seconds": round(seconds, 2), "mb_per_s_and_node": round(BYTES / 1e6 / seconds, 1),
+                    "home_sent_share": round(sum(sent for _, sent in told) / BYTES, 3),
+                })  # fmt: skip
             for node in nodes:
-                node.stdout.readline()  # type: ignore[union-attr]
-            for node in nodes:
-                node.stdin.write("\n")  # type: ignore[union-attr]
-                node.stdin.flush()  # type: ignore[union-attr]
-            seconds = [float(node.stdout.readline()) for node in nodes]  # type: ignore[union-attr]
+                node.communicate("\n")
             server.terminate()
-    print(json.dumps({"nodes": given.nodes, "seconds": seconds, "mb_per_s": BYTES / 1e6 / max(seconds)}))
+    print(json.dumps({"nodes": given.nodes, "first": rounds[0], "again": rounds[1]}))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from useg.errors import DataError, InputError, UsegError
 from useg.home.fetching import Fetcher
 from useg.home.objects import Objects
 from useg.home.opening import is_folder, machine_cache, open_home
+from useg.home.peers import known_peers
 
 _BLOCK = re.compile(r"\[[\d:,]+\]$")
 COPIED_BYTES = 2 * 10**9
@@ -28,7 +29,7 @@ digests and paths."""
 
 def fetcher_of(objects: Objects) -> Fetcher:
     """Objects of a home as files of this machine's cache."""
-    return Fetcher(objects, machine_cache())
+    return Fetcher(objects, machine_cache(), known_peers())
 
 
 def view_of(home: Path | str, dataset: str, ref: str, where: str | None, transforms: Sequence[str] = ()) -> View:

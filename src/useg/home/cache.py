@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedWriter
+from itertools import accumulate
 from pathlib import Path
 
 from blake3 import blake3
@@ -273,17 +274,24 @@ class Cache:
                 used = self._evict(self.max_bytes)[0]
             if used + room > self.max_bytes:
                 used = self._evict(min(int(self.max_bytes * _LOW_WATER), self.max_bytes - room))[0]
-            if room and used + room > self.max_bytes:
-                raise ResourceError(
-                    f"the cache {self.folder} is full: {used:,} of its {self.max_bytes:,} bytes are objects that "
-                    f"running jobs hold, and {room:,} more were wanted; give it more with --cache-size or "
-                    "USEG_CACHE_SIZE"
-                )
-            self._count(used + room)  # first: if killed between the two, the count is too high and never too low
+            fitting = [
+                part
+                for part, filled in zip(parts, accumulate(room for _, _, room in parts), strict=True)
+                if part[2] == 0 or used + filled <= self.max_bytes
+            ]
+            used += sum(room for _, _, room in fitting)
+            self._count(used)  # first: if killed between the two, the count is too high and never too low
             with writing(self.folder):
-                for part, place, _ in parts:
+                for part, place, _ in fitting:
                     os.makedirs(os.path.dirname(place), exist_ok=True)
                     os.rename(part, place)
+            if len(fitting) < len(parts):
+                wanted = parts[len(fitting)][2]
+                raise ResourceError(
+                    f"the cache {self.folder} is full: {used:,} of its {self.max_bytes:,} bytes are objects that "
+                    f"running jobs hold, and {wanted:,} more were wanted; give it more with --cache-size or "
+                    "USEG_CACHE_SIZE"
+                )
 
     def _counted(self) -> int | None:
         with suppress(OSError, ValueError):

@@ -3,19 +3,18 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
+from useg.errors import DamagedFile
 from useg.home.cache import Cache
 from useg.home.locks import claims_in
 from useg.home.objects import LOT_BYTES, Objects, in_lots
+from useg.home.peers import Peers, Wanted
 
 _Piece = TypeVar("_Piece")
-Wanted = tuple[str, str]
-"""A digest, and the suffix that its file is to have."""
-
 _WAIT_S = 0.01
 
 
@@ -29,10 +28,11 @@ class Fetcher:
     Args:
         objects: of the home.
         cache: where files are kept.
+        peers: machines that share what they have fetched.
     """
 
-    def __init__(self, objects: Objects, cache: Cache) -> None:
-        self.objects, self.cache = objects, cache
+    def __init__(self, objects: Objects, cache: Cache, peers: Peers | None = None) -> None:
+        self.objects, self.cache, self._peers = objects, cache, peers
 
     def files(self, wanted: Sequence[Wanted], *, stop: Event | None = None) -> list[Path]:
         """The files of these objects, in this order; those that are not here are fetched together.
@@ -72,15 +72,25 @@ class Fetcher:
         suffixes: defaultdict[str, list[str]] = defaultdict(list)
         for digest, suffix in missing:
             suffixes[digest].append(suffix)
+        owners = self._peers.owners(self.objects, [*suffixes]) if self._peers else {}
         any_claimed = False
-        for lot in in_lots((digest, self.objects.length(digest)) for digest in suffixes):
+        for lot in self._lots(suffixes, owners):
             _check(stop)
             with claims_in(self.cache.folder).claim(lot) as claimed:
                 any_claimed = any_claimed or bool(claimed)
                 # it may have come before the one who had claimed it let go
                 still = {digest: [s for s in suffixes[digest] if not self.cache.path(digest, s)] for digest in claimed}
-                self._fill({digest: absent for digest, absent in still.items() if absent}, stop)
+                absent: Mapping[str, Sequence[str]] = {digest: left for digest, left in still.items() if left}
+                if self._peers and not owners.keys().isdisjoint(absent):
+                    absent = self._fill_from(self._peers, owners, absent, stop)
+                self._fill(absent, stop)
         return any_claimed
+
+    def _lots(self, digests: Iterable[str], owners: Mapping[str, str]) -> Iterator[list[str]]:
+        """What others wait for comes first: who waits for others holds nothing that they ask this machine for."""
+        for part in (False, True):
+            ours = (digest for digest in digests if (digest in owners) == part)
+            yield from in_lots((digest, self.objects.length(digest)) for digest in ours)
 
     def _fill(self, suffixes: Mapping[str, Sequence[str]], stop: Event) -> None:
         packed = []
@@ -97,6 +107,30 @@ class Fetcher:
         if packed:
             coming = _unless(stop, self.objects.get_many(packed))
             self.cache.add_many((digest, suffix, content) for digest, content in coming for suffix in suffixes[digest])
+
+    def _fill_from(
+        self, peers: Peers, owners: Mapping[str, str], suffixes: Mapping[str, Sequence[str]], stop: Event
+    ) -> dict[str, Sequence[str]]:
+        """Keep what other machines give; returns what is left to the home."""
+        left, shares, large = dict(suffixes), defaultdict[str, list[Wanted]](list), list[str]()
+        for digest in (digest for digest in suffixes if digest in owners):
+            if self.objects.length(digest) > LOT_BYTES:
+                large.append(digest)
+            else:
+                shares[owners[digest]].append((digest, suffixes[digest][0]))
+
+        def small() -> Iterator[tuple[str, str, bytes]]:
+            for digest, content in _unless(stop, peers.get_many(shares)):
+                for suffix in left.pop(digest, ()):
+                    yield digest, suffix, content
+
+        self.cache.add_many(small())
+        for digest in large:
+            with suppress(DamagedFile):  # it broke off
+                for suffix in suffixes[digest]:
+                    self.cache.add(digest, _unless(stop, peers.stream(owners[digest], (digest, suffix))), suffix)
+                del left[digest]
+        return left
 
 
 def _check(stop: Event) -> None:

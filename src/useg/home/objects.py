@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LOT_BYTES = 64 * 2**20
 LOT_OBJECTS = 1000
+_REGION_BYTES = 2 * 2**20
 
 
 class Withdrawn(InputError):
@@ -88,6 +89,17 @@ class Objects:
         if place < 0 or digest in self.snapshot.withdrawn:
             index, (place,) = self._places([digest])
         return int(index.rows["length"][place])
+
+    def regions(self, digests: Sequence[str]) -> list[str]:
+        """Where each object lies: a name of its stretch of its pack; one request fetches what lies in one.
+
+        Raises:
+            Missing: there is none. Withdrawn: it was withdrawn.
+        """
+        index, places = self._places(digests)
+        rows = index.rows[places]
+        stretches = (rows["offset"] // _REGION_BYTES).tolist()
+        return [f"{index.packs[pack]}/{part}" for pack, part in zip(rows["pack"].tolist(), stretches, strict=True)]
 
     def get(self, digest: str) -> bytes:
         """An object, verified.
