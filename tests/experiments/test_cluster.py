@@ -21,6 +21,8 @@ from PIL import Image
 import useg
 from useg.errors import MissingExtra
 from useg.experiments.cluster import Cluster, Node, connected
+from useg.home.objects import Objects
+from useg.home.store import Folder
 from useg.runs.journal import Event
 from useg.runs.record import RunFolder
 
@@ -36,6 +38,17 @@ cluster.add_node(**part)
 print("at", cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
+"""
+SHARE = """
+import sys, httpx
+from useg.experiments.cluster import connected, credentials
+from useg.experiments.sharing_out import sharing
+cluster, home, digest = sys.argv[1:]
+with connected(cluster, print) as cluster, sharing(cluster, home, credentials(home), print) as known:
+    for word in known["USEG_PEERS"].split():
+        asked = {"headers": {"Authorization": "Bearer " + known["USEG_PEERS_TOKEN"]}, "content": digest}
+        answer = httpx.post(word.partition("=")[2] + "/v1/objects", **asked)
+        print(word.partition("=")[0], answer.status_code, answer.content[:32].hex() == digest, file=sys.__stdout__)
 """
 SMALL = ("train.micro_batch=2", "train.count=4", "train.dtype=float32", "train.threads=1", "network.base=4",
          "network.depth=2", "network.patch=[32,32]")  # fmt: skip
@@ -161,6 +174,17 @@ def test_a_sweep_on_two_nodes(place: Place) -> None:
         assert (run.path / "model.useg").exists()
     assert place.run(failed["run"]).record()["status"] == "failed"
     assert not list(place.store.glob("runs/*/attempts/*/checkpoints/*"))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_every_node_offers_what_it_has(place: Place) -> None:
+    digest = Objects(Folder(place.store)).snapshot.index.digest(0)
+    command = [sys.executable, "-c", SHARE, place.ray, place.home, digest]
+    out = subprocess.run(command, env=place.env, cwd=place.folder, capture_output=True, text=True, timeout=120)
+    lines = [line.split() for line in out.stdout.splitlines()]
+    assert [line[1:] for line in lines] == [["200", "True"]] * 2, out.stderr
+    assert lines[0][0] != lines[1][0]
 
 
 @needs_ray

@@ -15,6 +15,7 @@ from typing import Any
 from useg import __version__
 from useg.errors import InputError, MissingExtra, ResourceError, UsegError
 from useg.home.opening import is_folder, open_home
+from useg.home.peers import HERE
 from useg.home.served import token_for
 
 _REACH_S = 5.0
@@ -160,17 +161,21 @@ class Cluster:
             raise InputError("\n".join([f"--on {self.address}: not every node can do this work", *told]))
 
     def start(
-        self, work: Callable[..., Iterator[Any]], *given: Any, cpus: int, gpus: int, place: Place | None = None
-    ) -> Work:
-        """Have a generator run where so much is free, or in a place that was reserved, once; it waits for that."""
+        self, work: Callable[..., Iterator[Any]], *given: Any, cpus: int, gpus: int, place: Place | None = None,
+        node: str | None = None,
+    ) -> Work:  # fmt: skip
+        """Have a generator run where so much is free, or in a place that was reserved, or on a node, once; it waits
+        for that."""
         import ray
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
         def telling() -> Iterator[Any]:
-            yield ray.get_runtime_context().get_node_id()
+            os.environ[HERE] = ray.get_runtime_context().get_node_id()
+            yield os.environ[HERE]
             yield from work(*given)
 
-        where = "DEFAULT" if place is None else PlacementGroupSchedulingStrategy(*place)
+        where: Any = "DEFAULT" if place is None else PlacementGroupSchedulingStrategy(*place)
+        where = where if node is None else NodeAffinitySchedulingStrategy(node, soft=False)
         task = ray.remote(telling).options(
             num_cpus=cpus, num_gpus=gpus, max_retries=0, num_returns="streaming", scheduling_strategy=where
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import orjson
 import tomli_w
@@ -25,6 +25,7 @@ from useg.experiments.cluster import Cluster, Work, address_here, connected, cre
 from useg.experiments.listening import Listener
 from useg.experiments.on_node import folder_for_runs, is_free
 from useg.experiments.prepare import MEETING
+from useg.experiments.sharing_out import sharing
 from useg.home.folder import find_run
 from useg.home.opening import is_folder, open_home
 from useg.home.store import Missing
@@ -40,6 +41,13 @@ _TO_CLOSE_S = 120.0
 _INPUTS_S = 120.0
 _INPUTS = ("plan.toml", "config.json", "samples.json", "splits.json", "mapping.json", "fingerprint.json")
 _RUN = re.compile(r"run (\S+): ")
+
+
+class Share(TypedDict):
+    """What each worker has of a node."""
+
+    cpus: int
+    gpus: int
 
 
 @dataclass(frozen=True)
@@ -104,8 +112,9 @@ def train_on(
         known = credentials(address)
         seen = next((entry.key for entry in open_home(address)[0].list("refs/")), "refs")
         cluster.check(address, seen, known)
-        order = Order(address, (*words, "--set", f"train.threads={threads}"), contents, resume, known)
-        return _until_done(cluster, order, workers, {"cpus": threads, "gpus": gpus}, listener)
+        with sharing(cluster, address, known, listener.note) as environment:
+            order = Order(address, (*words, "--set", f"train.threads={threads}"), contents, resume, environment)
+            return _until_done(cluster, order, workers, Share(cpus=threads, gpus=gpus), listener)
 
 
 def _recalled(address: str, resume: str) -> tuple[str, int, int]:
@@ -121,13 +130,11 @@ def _recalled(address: str, resume: str) -> tuple[str, int, int]:
     return run, workers, threads
 
 
-def _until_done(
-    cluster: Cluster, order: Order, workers: int, share: dict[str, int], listener: Listener
-) -> dict[str, Any]:
+def _until_done(cluster: Cluster, order: Order, workers: int, share: Share, listener: Listener) -> dict[str, Any]:
     """Train; begin again where workers die, on what is left."""
     for _ in range(MOST_DEATHS + 1):
         cluster.look()
-        room = cluster.room(*share.values())
+        room = cluster.room(**share)
         world = max((n for n in range(1, workers + 1) if workers % n == 0 and n <= room), default=0)
         if not world:
             break
@@ -150,7 +157,7 @@ class _Group:
         run: its id, when it is known. problem: why it has to begin again.
     """
 
-    def __init__(self, cluster: Cluster, order: Order, world: int, share: dict[str, int], listener: Listener) -> None:
+    def __init__(self, cluster: Cluster, order: Order, world: int, share: Share, listener: Listener) -> None:
         self.run, self.problem = order.run, ""
         self._cluster, self._order, self._world = cluster, order, world
         self._share, self._listener = share, listener

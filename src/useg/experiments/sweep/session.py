@@ -12,6 +12,7 @@ from useg.errors import InputError, MissingExtra
 from useg.experiments.cluster import connected, credentials
 from useg.experiments.listening import Listener
 from useg.experiments.recording import named_data
+from useg.experiments.sharing_out import sharing
 from useg.experiments.sweep.asked import Sweep, read_sweep
 from useg.experiments.sweep.local import LocalTrials, share_out
 from useg.experiments.sweep.log import SweepLog
@@ -70,6 +71,7 @@ def sweep(
             where = address or str(home)
             known = credentials(where)
             cluster.check(where, log.file.relative_to(home).as_posix(), known)
+            known = held.enter_context(sharing(cluster, where, known, listener.note))
             place = ClusterTrials(sweep, log.folder, where, share, cluster, known, listener.note)
         held.callback(place.close)
         listener.note(f"{share.slots} trials at a time; go on after any end with: useg sweep --resume {sweep.id}")
