@@ -212,6 +212,8 @@ def test_a_purged_sample_is_gone_from_everywhere(
     assert call("data", "checkout", "cells@~1", tmp_path / "old", "--home", home) == 2
     assert "was withdrawn" in capsys.readouterr().err
     assert told("train", "cells", *SMALL, "--home", home)["status"] == "finished"
+    assert call("data", "add", data, "--name", "cells", "--home", home) == 2, "it lies in the folder still"
+    assert f"{shown}.png: object" in capsys.readouterr().err
 
 
 def test_damage_is_named_and_healed_from_another_home(home: str, data: Path, tmp_path: Path, told: Any) -> None:

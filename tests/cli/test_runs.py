@@ -113,7 +113,7 @@ def test_tags_notes_and_taking_away(home: Path, told: Told, capsys: pytest.Captu
     assert told("runs", "rm", "run1", "--undo")["removed"] is False
     assert len(ids(told("runs", "list"))) == 9
     assert (home / "runs" / "run2" / "attempts").is_dir()
-    assert call("runs", "rm", "run3") == 1, "nobody said yes"
+    assert call("runs", "rm", "run3") == 2, "nobody said yes"
     assert len(ids(told("runs", "list"))) == 9
     capsys.readouterr()
 

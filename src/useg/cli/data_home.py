@@ -138,7 +138,8 @@ def purge(
 
     dataset, _ = opened(name, home)
     if not yes:
-        typer.confirm(f"remove {len(samples)} samples of {dataset.name} from {dataset.store.url} for ever?", abort=True)
+        what = f"{len(samples)} samples of {dataset.name} from {dataset.store.url}"
+        typer.confirm(f"remove {what} for ever?", abort=True, err=True)
     done = remove(dataset, samples, reason, machine_cache())
     runs = forget(folder_for_runs(home) / "runs", dataset, done.samples)
     warn("other homes, checkouts and other machines' caches are not reached from here: purge or remove them, too")

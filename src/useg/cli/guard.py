@@ -49,7 +49,11 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt as interruption:
             error("interrupted")
             raise typer.Exit(130) from interruption
-        except (typer.Exit, typer.Abort, typer.BadParameter):
+        except typer.Abort as refusal:
+            typer.echo(err=True)  # the question stands on a line without an end
+            error("nothing was done: it was asked, and not answered with yes; --yes goes on without asking")
+            raise typer.Exit(2) from refusal
+        except (typer.Exit, typer.BadParameter):
             raise
         except BrokenPipeError as gone:
             abandon_stdout()

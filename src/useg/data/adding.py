@@ -103,7 +103,8 @@ def add(
     past = _Past(dataset, root, known, f"{branch} {link=} {keep=} {follow_links=}")
     state = state_of(root) if data.is_dir() else ""
     base, same = past.base(head, state)
-    if head is not None and base is not None and same:
+    may_lack = base != head and dataset.objects.snapshot.withdrawn  # a sample of the folder was withdrawn, perhaps
+    if head is not None and base is not None and same and not may_lack:
         return Added(head, base, changed=False, bytes_read=0, bytes_stored=0)
     reading, renamed = _with_free_names(_read(data))
     located = locate(reading.samples, root, follow_links=follow_links)
