@@ -23,7 +23,7 @@ from pydantic import (
 from useg.errors import ConfigError
 
 SCHEMA = 1
-_LATER = {"fold", "split_seed"}
+_LATER = {"fold", "split_seed", "warped"}
 """Left out where they are not given, so that settings of before they were known keep their digest."""
 
 
@@ -103,6 +103,8 @@ class TrainSettings(Checked):
 class AugmentationSettings(Checked):
     """Random changes of the training patches."""
 
+    warped: float | None = Field(default=None, ge=0, le=1)
+    """Share of the patches that are flipped, rotated, zoomed and deformed; the others lie as in the image."""
     elastic: bool = True
     elastic_std_px: float = Field(default=10.0, ge=0, le=100)
     """Standard deviation of the displacements on the 3x3 grid."""

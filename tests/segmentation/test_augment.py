@@ -112,6 +112,8 @@ def test_numbers_stay_within_their_limits_and_fill_them():
 def test_a_probability_is_the_share_of_samples_changed():
     changes = drawn(1000, settings=replace(DEFAULT, elastic=False, warp_probability=0.4))
     assert np.mean([change.scale != 1.0 for change in changes]) == pytest.approx(0.4, abs=0.05)
+    assert np.mean([any(change.flip) for change in changes]) == pytest.approx(0.4 * 0.75, abs=0.05)
+    assert all(change.rigid and not any(change.flip) for change in changes if change.scale == 1.0)
     assert np.mean([change.noise_std > 0 for change in changes]) == pytest.approx(0.15, abs=0.04)
     assert np.mean([change.gamma != 1.0 for change in changes]) == pytest.approx(0.3, abs=0.05)
 

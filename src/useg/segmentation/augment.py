@@ -34,6 +34,8 @@ class AugmentSettings:
         scale: smallest and largest magnification, drawn uniformly in its logarithm; above 1 enlarges.
         shear: largest shear in the plane, as a slope either way; 0 to 1.
         flip: which axes may be mirrored; the last `ndim` entries count.
+        warp_probability: share of samples that are warped at all: the others are cropped and shifted, and lie as they
+            lie in the image.
         shift: largest shift either way, as a share of the patch's side; rounded to whole pixels.
         random_position: whether `Change.position` is drawn; else the crop is the middle of the image.
         anisotropy: spacing along the first axis divided by that of the last two (3D); lengths in pixels mean
@@ -196,7 +198,7 @@ def draw(seed: int, epoch: int, index: int, *, settings: AugmentSettings, ndim: 
         angles_deg=tuple(limit * (2 * u - 1) * warps for limit, u in zip(limits, angles, strict=False)),
         scale=_between(settings.scale, scale) if warps else 1.0,
         shear=settings.shear * (2 * shear - 1) * warps,
-        flip=tuple(u < 0.5 and may for u, may in zip(flips[-ndim:], settings.flip[-ndim:], strict=True)),
+        flip=tuple(warps and u < 0.5 and may for u, may in zip(flips[-ndim:], settings.flip[-ndim:], strict=True)),
         elastic=_displacements((seed, epoch, index), settings, ndim, flat) if warps and settings.elastic else (),
         anisotropy=settings.anisotropy if ndim == 3 else 1.0,
         **_intensities(uniforms, settings),

@@ -27,6 +27,8 @@ _ENOUGH_STEPS = {2: 1_500, 3: 500}
 a batch of few patches learns worse, less far. See decision 12."""
 _BASE = {2: 16, 3: 32}
 """By dimensions, of a network with a light top. See decision 14."""
+_WARPED = 0.5
+"""What is to be predicted lies as it lies in the images, so half of what is learned does. See decision 15."""
 _MANY_STEPS = 4_000
 _FEW_STEPS = 150
 _SMALLER_PATCHES = {2: (192, 128), 3: ()}
@@ -355,7 +357,9 @@ def _augmentation(
     anisotropy = fingerprint.spacing[0] / fingerprint.spacing[-1] if dims == 3 and fingerprint.spacing else 1.0
     names = ("gamma", "contrast", "brightness", "tint", "noise", "blur")
     defaults = AugmentSettings()
+    warped = 1.0 if config.recipe == "paper" else _WARPED
     return AugmentSettings(
+        warp_probability=warped if asked.warped is None else asked.warped,
         elastic=asked.elastic,
         elastic_std_px=asked.elastic_std_px if dims == 2 else min(asked.elastic_std_px, 2.0),
         rotation_deg=rotation,
