@@ -213,7 +213,7 @@ def reach(root: Path, seed: int, goal: float) -> dict[str, Any]:
         begin = time.perf_counter()
         run = useg("train", str(data), "--minutes", str(minutes), "--seed", str(seed), "--home", str(OUT / "home"))
         seconds = time.perf_counter() - begin
-        scores = useg("evaluate", run["bundle"], str(data), "--split", "test", "--tta", "--no-lines", "--no-surface")
+        scores = useg("evaluate", run["bundle"], str(data), "--split", "test", "--no-lines", "--no-surface")
         points = scores["operating_points"]
         found = {"pixel_error": points["pixel_error"]["pixel_error"], "v_rand": points["v_rand"]["v_rand"]}
         tried.append({"minutes": minutes, "seconds": round(seconds, 1)} | found)

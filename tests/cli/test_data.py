@@ -332,3 +332,19 @@ def test_a_path_of_thousands_of_characters_is_told(tmp_path: Path, capsys: pytes
     for command in (["inspect"], ["train", "--home", tmp_path], ["data", "add", "--name", "x", "--home", tmp_path]):
         assert call(*command, "a/" * 2500) == 2
         assert "too long (shorten the path)" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_link_out_of_the_folder_is_followed_where_that_is_asked(
+    data: Path, tmp_path: Path, told: Any, capsys: Any
+) -> None:
+    outside = tmp_path / "outside.png"
+    (data / "images" / "0.png").rename(outside)
+    (data / "images" / "0.png").symlink_to(outside)
+    home = ["--home", tmp_path / "home"]
+    assert call("data", "add", data, "--name", "cells", *home) == 2
+    assert f"a link out of the folder, to {outside} (copy the file here, or give --follow-links)" in (
+        capsys.readouterr().err
+    )
+    assert told("data", "add", data, "--name", "cells", "--follow-links", *home)["samples"] == 12
+    told("data", "checkout", "cells", tmp_path / "out", *home)
+    assert (tmp_path / "out" / "images" / "0.png").read_bytes() == outside.read_bytes()

@@ -28,6 +28,9 @@ def add(
     message: Message = None,
     link: Annotated[bool, typer.Option("--link", help="Keep digests and paths, and leave the files there.")] = False,
     strip: Annotated[bool, typer.Option("--strip", help="Take out headers that could name a person.")] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Take files that links lead to, also out of the folder.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep samples that DATA does not have.")] = False,
     statistics: Annotated[
         bool, typer.Option("--statistics/--no-statistics", help="Measure what is new, for queries and training.")
@@ -44,7 +47,10 @@ def add(
     if ref:
         raise InputError(f"--name wants the data set alone, not {name!r}; --branch says which branch moves")
     with progress("adding") as advance:
-        added = add_data(dataset, data, message, link=link, strip=strip, keep=keep, branch=branch, progress=advance)
+        added = add_data(
+            dataset, data, message, link=link, strip=strip, keep=keep, follow_links=follow_links, branch=branch,
+            progress=advance,
+        )  # fmt: skip
     for problem in (*added.problems, *added.left):
         warn(str(problem))
     if statistics:
