@@ -13,6 +13,7 @@ from PIL import Image
 from useg import runs
 from useg.errors import InputError
 from useg.home.opening import open_home
+from useg.home.store import Folder
 from useg.runs.following import history
 from useg.runs.pictures import folder_name, forget_pictures
 from useg.runs.record import RunFolder, read_record
@@ -125,7 +126,7 @@ def test_pictures_of_samples_can_be_forgotten(tmp_path: Path) -> None:
         for name in ("a", "a#3", "a[0:5,0:9]", "ab", "b"):
             for step in (1, 2):
                 run.image(name, np.eye(4), step)
-    assert forget_pictures(run.folder.path, {"a"}) == 6
+    assert forget_pictures(Folder(tmp_path), run.id, {"a"}) == 6
     left = sorted(path.parent.name for path in (run.folder.path / "pictures").glob("*/*.webp"))
     assert left == ["ab", "ab", "b", "b"]
 
