@@ -205,12 +205,19 @@ def test_a_purged_sample_is_gone_from_everywhere(
     store = open_home(home)[0]
     for entry in store.list():
         assert secret not in store.get(entry.key), entry.key
+        assert f"/pictures/{shown}" not in entry.key
+        if entry.key.endswith("report.html"):
+            assert f"<span>{shown}</span>" not in store.get(entry.key).decode()
     for path in (tmp_path / "own cache").rglob("*"):
         assert not path.is_file() or secret not in path.read_bytes()
     assert len(told("data", "query", "cells", "true", "--home", home)["keys"]) == 11
     assert told("data", "verify", "--home", home)["problems"] == []
     assert call("data", "checkout", "cells@~1", tmp_path / "old", "--home", home) == 2
     assert "was withdrawn" in capsys.readouterr().err
+    told("data", "push", "cells", tmp_path / "other", "--home", home)
+    assert told("data", "verify", "--home", tmp_path / "other")["problems"] == [], "it knows what was withdrawn"
+    assert call("data", "checkout", "cells@~1", tmp_path / "older", "--home", tmp_path / "other") == 2
+    assert "consent withdrawn" in capsys.readouterr().err
     assert told("train", "cells", *SMALL, "--home", home)["status"] == "finished"
     assert call("data", "add", data, "--name", "cells", "--home", home) == 2, "it lies in the folder still"
     assert f"{shown}.png: object" in capsys.readouterr().err

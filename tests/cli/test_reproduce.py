@@ -104,6 +104,8 @@ def test_a_run_can_be_varied(data: Path, home: Path, told: Any) -> None:
     record = RunFolder(Path(other["folder"])).record()
     assert (record["parent"], record["config"]["train"]["lr"]) == (run["run"], 0.01)
     assert record["origin"]["version"] == RunFolder(Path(run["folder"])).record()["origin"]["version"]
+    again = told("reproduce", "first", "--home", home)
+    assert again["weights"] == run["weights"], "the name means the run itself, not what repeats or varies it"
 
 
 def test_what_cannot_be_asked_together_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from useg.errors import InputError, ResourceError
-from useg.home.folder import find_home, find_run, new_run, write_atomically, writing
+from useg.home.folder import find_home, new_run, write_atomically, writing
 
 
 def test_the_home_as_given_then_from_the_environment_then_upward(tmp_path: Path, monkeypatch) -> None:
@@ -46,28 +46,6 @@ def test_names_that_would_leave_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="--name"):
         new_run(tmp_path, name)
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_run_is_found_by_any_part_of_its_id(tmp_path: Path) -> None:
-    for name in ("20260101-000000-one-ab12", "20260102-000000-two-cd34"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-    one = tmp_path / "runs" / "20260101-000000-one-ab12"
-    for word in (one.name, "20260101", "one", "ab12"):
-        assert find_run(tmp_path, word) == one
-    with pytest.raises(InputError, match=r"'0000' fits 2 runs: .*one.*two.*; give more of the id"):
-        find_run(tmp_path, "0000")
-    with pytest.raises(InputError, match=r"no run 'three' in .*the latest there: .*one"):
-        find_run(tmp_path, "three")
-    with pytest.raises(InputError, match="the latest there: none"):
-        find_run(tmp_path / "empty", "x")
-    (one / "record.json").write_text("{}")
-    assert find_run(tmp_path / "elsewhere", str(one)) == one
-
-
-def test_the_whole_id_wins_over_a_part(tmp_path: Path) -> None:
-    for name in ("run", "run-2"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-    assert find_run(tmp_path, "run").name == "run"
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

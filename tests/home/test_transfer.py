@@ -7,7 +7,7 @@ from tests.home.faults import Faulty, Killed
 from useg.errors import DataError
 from useg.home import transfer
 from useg.home import writer as writing
-from useg.home.objects import Objects
+from useg.home.objects import Objects, Withdrawn
 from useg.home.packs import texts_of
 from useg.home.reaching import closure, reachable
 from useg.home.store import Folder, Memory
@@ -135,6 +135,16 @@ def test_what_was_withdrawn_is_passed_over():
     withdraw(target.store, target, digests[1:2], "asked for")
     assert copy_objects(source, target, digests).objects == 1
     assert target.has(digests) == [False, False, True]
+
+
+def test_a_tombstone_goes_along_where_the_object_is_lacking():
+    source, digests = home([b"a", b"b"])
+    target, kept = home([b"b"])
+    withdraw(source.store, source, digests, "asked for")
+    copy_objects(source, target, digests)
+    with pytest.raises(Withdrawn, match="asked for"):
+        target.get(digests[0])
+    assert target.get(kept[0]) == b"b", "what is there is not taken away from here"
 
 
 def test_a_pack_that_is_one_raw_object_is_copied_piece_by_piece(monkeypatch):

@@ -12,8 +12,11 @@ from PIL import Image
 
 from useg import runs
 from useg.errors import InputError
+from useg.home.opening import open_home
+from useg.home.store import Folder
+from useg.runs.following import history
 from useg.runs.pictures import folder_name, forget_pictures
-from useg.runs.record import RunFolder
+from useg.runs.record import RunFolder, read_record
 
 
 def events(folder: RunFolder, kind: str = "step") -> list[dict]:
@@ -37,6 +40,22 @@ def test_three_calls_make_a_run(tmp_path: Path) -> None:
     with Image.open(run.folder.path / "pictures" / "first sample" / "00000003.webp") as file:
         shown = np.asarray(file)
     assert (shown[..., 0] == 255 * np.eye(20)).all()
+
+
+def test_a_run_of_a_bucket_is_brought_there(tmp_path: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("USEG_HOME", s3_url)
+    with runs.start(config={"lr": 0.5}, name="far") as run:
+        run.log(1, loss=0.25)
+    store, _ = open_home(s3_url)
+    record = read_record(store, run.id)
+    assert (record["status"], record["origin"], run.folder.home) == (
+        "finished",
+        {"home": s3_url},
+        tmp_path / "useg-home",
+    )
+    assert [event["loss"] for event in history(store, run.id) if event["event"] == "step"] == [0.25]
+    assert not (tmp_path / "useg-home" / "packs").exists(), "its code is where the run is"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +126,7 @@ def test_pictures_of_samples_can_be_forgotten(tmp_path: Path) -> None:
         for name in ("a", "a#3", "a[0:5,0:9]", "ab", "b"):
             for step in (1, 2):
                 run.image(name, np.eye(4), step)
-    assert forget_pictures(run.folder.path, {"a"}) == 6
+    assert forget_pictures(Folder(tmp_path), run.id, {"a"}) == 6
     left = sorted(path.parent.name for path in (run.folder.path / "pictures").glob("*/*.webp"))
     assert left == ["ab", "ab", "b", "b"]
 

@@ -7,7 +7,7 @@ from tests.runs.making import finished, write_model, write_run
 
 from useg.errors import InputError
 from useg.home.store import Folder
-from useg.runs.find import find, open_runs, origin_of, with_run
+from useg.runs.find import find, find_run, open_runs, origin_of, with_run
 from useg.runs.index import asking
 
 IDS = ["20261101-100000-isbi-0a1b", "20261101-100500-isbi-77aa", "20261102-100000-drive-77ab", "20261102-100000"]
@@ -48,6 +48,19 @@ def test_what_is_refused_is_told(home: Path, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said) as refused:
         with_run(str(home), text, lambda store, index, run: run.id)
     assert len(str(refused.value)) < 1000
+
+
+def test_of_a_run_and_its_repeats_the_first_is_meant(home: Path) -> None:
+    for name, parent in (
+        ("20261103-100000-drive-1a2b", IDS[2]),
+        ("20261104-100000-drive-3c4d", "20261103-100000-drive-1a2b"),
+    ):
+        write_run(home, name, finished(1, name="drive", parent=parent))
+    assert find_run(home, "drive") == home / "runs" / IDS[2]
+    assert find_run(home, "1a2b").name == "20261103-100000-drive-1a2b"
+    write_run(home, "20261105-100000-drive-5e6f", finished(1, name="drive"))
+    with pytest.raises(InputError, match=f"'drive' fits 2 runs: {IDS[2]}, 20261105-100000-drive-5e6f"):
+        find_run(home, "drive")
 
 
 def test_by_the_path_of_its_folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

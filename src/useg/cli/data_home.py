@@ -135,13 +135,15 @@ def purge(
     from useg.data.purging import purge as remove
     from useg.experiments.forgetting import forget
     from useg.home.opening import folder_for_runs, machine_cache
+    from useg.home.store import Folder
 
     dataset, _ = opened(name, home)
     if not yes:
         what = f"{len(samples)} samples of {dataset.name} from {dataset.store.url}"
         typer.confirm(f"remove {what} for ever?", abort=True, err=True)
     done = remove(dataset, samples, reason, machine_cache())
-    runs = forget(folder_for_runs(home) / "runs", dataset, done.samples)
+    places = {store.url: store for store in (dataset.store, Folder(folder_for_runs(home)))}
+    runs = sorted({run for store in places.values() for run in forget(store, dataset, done.samples)})
     warn("other homes, checkouts and other machines' caches are not reached from here: purge or remove them, too")
     text = (
         f"{len(done.samples)} samples withdrawn: {done.objects} objects, {size(done.bytes)}; "

@@ -3,25 +3,27 @@
 import re
 from collections.abc import Collection
 from html import escape
-from pathlib import Path
 
 from useg.data.versions import Dataset
 from useg.errors import UsegError
 from useg.home.folder import write_atomically
-from useg.home.store import open_store
+from useg.home.store import Folder, Missing, Store, open_store
 from useg.runs.pictures import forget_pictures
-from useg.runs.record import RunFolder
+from useg.runs.record import read_record
 
 _FIGURE = re.compile(r"<figure class=\"card sample\">.*?</figure>", re.DOTALL)
 
 
-def forget(runs: Path, dataset: Dataset, keys: Collection[str]) -> list[str]:
+def forget(store: Store, dataset: Dataset, keys: Collection[str]) -> list[str]:
     """Take the pictures of samples out of the reports and picture folders of runs; returns the runs that lost some.
 
     Args:
-        runs: the folder of runs.
+        store: the home whose runs are looked at.
         dataset: the data set that the samples were withdrawn from.
         keys: of the samples.
+
+    Raises:
+        ResourceError: the home does not answer, or nothing may be deleted there.
     """
     shown = {f"<span>{escape(key)}{end}" for key in keys for end in ("</span>", "#", "[")}
 
@@ -29,24 +31,40 @@ def forget(runs: Path, dataset: Dataset, keys: Collection[str]) -> list[str]:
         return "" if any(mark in match[0] for mark in shown) else match[0]
 
     changed = []
-    for place in sorted(path for path in runs.glob("*") if path.is_dir()):
-        run = RunFolder(place)
-        if not _trained_on(run, dataset):
+    for run in sorted({entry.key.split("/")[1] for entry in store.list("runs/")}):
+        if not _trained_on(store, run, dataset):
             continue
-        lost = sum(forget_pictures(part, keys) for part in (place, *place.glob("folds/*")))
-        text = run.report.read_text(encoding="utf-8") if run.report.is_file() else ""
+        lost = forget_pictures(store, run, keys)
+        report = f"runs/{run}/report.html"
+        try:
+            text = store.get(report).decode("utf-8", "surrogateescape")
+        except Missing:
+            text = ""
         without = _FIGURE.sub(kept, text)
         if without != text:
-            write_atomically(run.report, without.encode())
+            _replace(store, report, without.encode("utf-8", "surrogateescape"))
         if lost or without != text:
-            changed.append(run.id)
+            changed.append(run)
     return changed
 
 
-def _trained_on(run: RunFolder, dataset: Dataset) -> bool:
+def _replace(store: Store, key: str, content: bytes) -> None:
+    if isinstance(store, Folder):
+        write_atomically(store.root / key, content)
+    else:
+        store.delete(key)
+        store.put(key, content)
+
+
+def _trained_on(store: Store, run: str, dataset: Dataset) -> bool:
+    """Whether a run learned from a data set, or lies beside it and learned from one of this name."""
     try:
-        origin = run.record().get("origin") or {}
-        home = origin.get("home")
-        return origin.get("dataset") == dataset.name and (not home or open_store(home).url == dataset.store.url)
+        origin = read_record(store, run).get("origin") or {}
+        if origin.get("dataset") != dataset.name:
+            return False
+        return dataset.store.url in (store.url, origin.get("home") and open_store(origin["home"]).url)
     except UsegError:
         return False
+
+
+__all__ = ["forget"]

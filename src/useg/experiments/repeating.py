@@ -13,8 +13,10 @@ from typing import Any
 from useg.errors import InputError, UsegError
 from useg.experiments.listening import Listener
 from useg.experiments.proving import values_of
-from useg.home.folder import find_run
+from useg.experiments.recalling import home_of_run
+from useg.home.folder import NAME
 from useg.home.opening import open_home
+from useg.runs.find import find_run
 from useg.runs.rebuilding import Rebuilt, variables_of
 from useg.runs.record import RunFolder
 from useg.runs.restoring import restore_code
@@ -60,9 +62,10 @@ def run_script(
         InputError: the run did not end well, its code cannot be had, or the script failed or recorded no run.
     """
     code = _code_of(old, record)
-    objects = open_home(home)[1]
+    objects = open_home(home_of_run(old))[1]
     with tempfile.TemporaryDirectory(prefix="useg-again-") as temporary:
         root = Path(temporary).resolve() / "code"
+        root.with_name(NAME).symlink_to(home.absolute())  # the nearest, where the script itself names a bucket
         restore_code(code, objects.get, root, _repository(old, record, home))
         variables = dict(os.environ)
         if rebuilt is not None:

@@ -18,8 +18,9 @@ from useg.experiments.recalling import home_of_run, recall_inputs
 from useg.experiments.recording import view_of
 from useg.experiments.repeating import run_script, train_there
 from useg.experiments.train import held, run_prepared, train, write_inputs
-from useg.home.folder import find_run, new_run
+from useg.home.folder import new_run
 from useg.home.opening import open_home
+from useg.runs.find import find_run
 from useg.runs.journal import read_journal
 from useg.runs.rebuilding import Rebuilt, rebuild
 from useg.runs.record import RunFolder

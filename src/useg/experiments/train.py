@@ -20,8 +20,9 @@ from useg.experiments.prepare import Prepared, prepare
 from useg.experiments.recalling import home_of_run, recall_run
 from useg.experiments.recording import record_folder
 from useg.experiments.workers import check_workers, together, world_of
-from useg.home.folder import find_run, new_run, writing
+from useg.home.folder import new_run, writing
 from useg.home.opening import open_home
+from useg.runs.find import find_run
 from useg.runs.journal import Event
 from useg.runs.keeper import start_keeper
 from useg.runs.lease import check_free, claim_attempt

@@ -26,10 +26,10 @@ from useg.experiments.listening import Listener
 from useg.experiments.on_node import folder_for_runs, is_free
 from useg.experiments.prepare import MEETING
 from useg.experiments.sharing_out import sharing
-from useg.home.folder import find_run
 from useg.home.opening import is_folder, open_home
 from useg.home.store import Missing
 from useg.runs.bringing import bring
+from useg.runs.find import find_run
 from useg.runs.lease import check_free, stop_run
 from useg.runs.numbers import from_json
 

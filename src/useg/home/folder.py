@@ -60,21 +60,6 @@ def new_run(home: Path, name: str | None = None) -> Path:
                 continue
 
 
-def find_run(home: Path, run: str) -> Path:
-    """The folder of a run by its id, a unique part of the id's beginning or end, its name, or its path."""
-    path = Path(run)
-    if path.is_dir() and ((path / "record").is_dir() or (path / "record.json").exists()):
-        return path.absolute()
-    runs = sorted(p for p in (home / "runs").glob("*") if p.is_dir())
-    found = [p for p in runs if p.name == run] or [p for p in runs if run and run in p.name]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        have = ", ".join(p.name for p in runs[-5:]) or "none"
-        raise InputError(f"no run {run!r} in {home} (the latest there: {have})")
-    raise InputError(f"{run!r} fits {len(found)} runs: {', '.join(p.name for p in found)}; give more of the id")
-
-
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
     """Turn a full disk or a lost permission into a `ResourceError` that names the place."""

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from useg.errors import DamagedFile, DataError, Problem
+from useg.errors import DamagedFile, DataError, Problem, ResourceError
 from useg.home.index import Index, Places
 from useg.home.objects import Objects
 from useg.home.packs import CHUNKS, PACK_BYTES, Words, words_of
@@ -43,7 +44,7 @@ def copy_objects(
     """Send objects that a home lacks; of large ones, the chunks that it lacks.
 
     What is damaged, condemned or was cut off in the target counts as lacking, so it is healed. What was withdrawn from
-    either home is passed over.
+    either home is passed over; where the target lacks it, too, it is told why.
 
     Args:
         source: where they come from.
@@ -56,6 +57,11 @@ def copy_objects(
     """
     theirs = source.refresh()
     ours = target.refresh()
+    gone = [digest for digest in dict.fromkeys(digests) if digest in theirs.withdrawn and digest not in ours.withdrawn]
+    for digest, has in zip(gone, target.has(gone), strict=True):
+        with suppress(ResourceError):  # a writer of a served home may not; there it is only lacking
+            if not has:
+                target.store.put(f"tombstones/{digest}", source.store.get(f"tombstones/{digest}"))
     wanted = [d for d in dict.fromkeys(digests) if d not in theirs.withdrawn and d not in ours.withdrawn]
     wanted = [digest for digest, has in zip(wanted, target.has(wanted), strict=True) if not has]
     return _Copy(source, target, progress).run(wanted)

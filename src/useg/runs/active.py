@@ -1,5 +1,6 @@
 """A run of one's own loop: three calls put what it does into the home, beside the runs of `useg train`."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -12,8 +13,7 @@ from blake3 import blake3
 
 from useg import __version__
 from useg.home.folder import new_run
-from useg.home.opening import folder_for_runs, open_home
-from useg.home.store import Folder
+from useg.home.opening import folder_for_runs, is_folder, open_home
 from useg.runs.journal import LONGEST_TEXT, Journal
 from useg.runs.keeper import start_keeper
 from useg.runs.lease import claim_attempt
@@ -38,14 +38,17 @@ def start(
     Args:
         config: settings, as nested mappings of numbers, texts and truth values.
         name: part of the run's id.
-        home: a folder; default `USEG_HOME`, else the nearest `useg-home/`.
+        home: a folder; default `USEG_HOME`, else the nearest `useg-home/`. A run of a bucket's or a served home lies
+            in the nearest `useg-home/` while it goes on, and its keeper brings it home.
         data: what is learned from, to be recorded.
         script: whose repository is recorded; default the program that runs.
 
     Raises:
         InputError: the name or the settings cannot be kept. ResourceError: the home cannot be written.
     """
-    folder = RunFolder(new_run(folder_for_runs(None if home is None else str(home)), name))
+    address = None if home is None else str(home)
+    folder = RunFolder(new_run(folder_for_runs(address), name))
+    elsewhere = None if is_folder(address) else address or os.environ["USEG_HOME"]
     canonical = to_json(dict(config or {}), orjson.OPT_SORT_KEYS)
     settings = from_json(canonical)
     folder.update(
@@ -59,23 +62,24 @@ def start(
         data=None if data is None else str(data),
         config=settings,
         config_digest=blake3(canonical).hexdigest(),
-        **surroundings(open_home(folder.home)[1], script=script or running_script()),
+        origin=elsewhere and {"home": elsewhere},
+        **surroundings(open_home(elsewhere or folder.home)[1], script=script or running_script()),
     )
-    return ActiveRun(folder)
+    return ActiveRun(folder, elsewhere or folder.home)
 
 
 class ActiveRun:
     """A run that goes on; leaving its `with` block ends it: as finished, stopped by Ctrl-C, or failed by an error.
 
     Attributes:
-        folder: where it lies.
+        folder: where it lies on this machine.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, home: Path | str) -> None:
         self.folder = folder
-        number = claim_attempt(Folder(folder.home), folder.id)
+        number = claim_attempt(open_home(home)[0], folder.id)
         place = folder.path / "attempts" / str(number)
-        self._keeper = start_keeper(place, run=folder.id, home=folder.home)
+        self._keeper = start_keeper(place, run=folder.id, home=home)
         self._journal = Journal(place / "journal.jsonl", lambda text: print(f"warning: {text}", file=sys.stderr))
         self._journal.write({"event": "started", "step": 0, "time": time.time()}, sync=True)
         self._begun = time.monotonic()

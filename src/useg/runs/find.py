@@ -44,6 +44,15 @@ def with_run(address: str | None, text: str, action: Callable[[Store, Index, Run
     return asking(store, lambda index: action(store, index, find(index, text if folder is None else folder.name)))
 
 
+def find_run(home: Path, text: str) -> Path:
+    """The folder of the run that a text means (see `with_run`).
+
+    Raises:
+        InputError: there is no such run, or there are several.
+    """
+    return with_run(str(home), text, lambda store, index, run: Path(store.url, "runs", run.id))
+
+
 def _folder_of_run(text: str) -> Path | None:
     """The folder of a run that a path leads to; None of what is no such path."""
     if os.sep not in text and text not in (".", "..") and not os.path.isdir(os.path.join(text, "record")):
@@ -59,6 +68,8 @@ def _folder_of_run(text: str) -> Path | None:
 def find(index: Index, text: str) -> Run:
     """The run whose id this is, or is a part of it (its beginning counts more), or whose name it is.
 
+    Of a run and those that repeat or vary it, the first is meant.
+
     Raises:
         InputError: there is none, or several are.
     """
@@ -71,6 +82,8 @@ def find(index: Index, text: str) -> Run:
     found = [run for run in runs if text and named.get(run.number) == text]
     found = found or [run for run in runs if text and text in run.id]
     standing = [run for run in found if not run.removed] or found
+    parents, fitting = index.column("parent", standing), {run.id for run in standing}
+    standing = [run for run in standing if parents.get(run.number) not in fitting]
     if len(standing) == 1:
         return standing[0]
     shown = repr(text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…")
@@ -115,4 +128,4 @@ def origin_of(store: Store, path: Path) -> Origin:
     return asking(store, look)
 
 
-__all__ = ["Origin", "find", "open_runs", "origin_of", "with_run"]
+__all__ = ["Origin", "find", "find_run", "open_runs", "origin_of", "with_run"]

@@ -1,8 +1,8 @@
 """Pictures of a run, by name and step: small files, so that many of them make a film of the training."""
 
 import io
-import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from useg.errors import InputError
 from useg.home.folder import write_atomically, writing
+from useg.home.store import Folder, Store
 
 NAME_FILE = "name.txt"
 _LONGEST_NAME = 120
@@ -57,14 +58,27 @@ def keep_picture(run: Path, name: str, step: int, picture: np.ndarray) -> Path:
     return place / f"{step:08d}.webp"
 
 
-def forget_pictures(run: Path, keys: Collection[str]) -> int:
-    """Delete the pictures of samples, of their planes and of their windows; returns how many went."""
+def forget_pictures(store: Store, run: str, keys: Collection[str]) -> int:
+    """Delete a run's pictures of samples, of their planes and of their windows; returns how many went.
+
+    Args:
+        store: the home that the run lies in. run: its id. keys: of the samples.
+
+    Raises:
+        ResourceError: the home does not answer, or nothing may be deleted there.
+    """
     gone = 0
-    for place in sorted((run / "pictures").glob("*")):
-        name = (place / NAME_FILE).read_bytes().decode("utf-8", "surrogateescape") if place.is_dir() else ""
+    there = [entry.key for entry in store.list(f"runs/{run}/") if "/pictures/" in entry.key]
+    for file in [key for key in there if key.endswith(f"/{NAME_FILE}")]:
+        name = store.get(file).decode("utf-8", "surrogateescape")
         if any(name == key or name.startswith((f"{key}#", f"{key}[")) for key in keys):
-            gone += len(list(place.glob("*.webp")))
-            shutil.rmtree(place)
+            shown = [key for key in there if key.startswith(file.removesuffix(NAME_FILE)) and key != file]
+            for key in [*shown, file]:  # what says whose they are goes last: interrupted, it can be done again
+                store.delete(key)
+            if isinstance(store, Folder):
+                with suppress(OSError):
+                    (store.root / file).parent.rmdir()
+            gone += len(shown)
     return gone
 
 
