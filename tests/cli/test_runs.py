@@ -1,6 +1,7 @@
 """`useg runs` as people use it: look back, compare, tag, take away, follow, find what made a model."""
 
 import csv
+import io
 import json
 import math
 import subprocess
@@ -99,7 +100,9 @@ def test_show(home: Path, told: Told, capsys: pytest.CaptureFixture[str]) -> Non
     assert "\x1b" not in said
 
 
-def test_tags_notes_and_taking_away(home: Path, told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tags_notes_and_taking_away(
+    home: Path, told: Told, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert told("runs", "tag", "run1", "+paper", "bleach", "paper")["tags"] == ["paper", "bleach"]
     assert told("runs", "tag", "run1", "--remove", "paper")["tags"] == ["bleach"]
     assert ids(told("runs", "list", "--where", "tags has 'bleach'")) == ["run1"]
@@ -113,9 +116,11 @@ def test_tags_notes_and_taking_away(home: Path, told: Told, capsys: pytest.Captu
     assert told("runs", "rm", "run1", "--undo")["removed"] is False
     assert len(ids(told("runs", "list"))) == 9
     assert (home / "runs" / "run2" / "attempts").is_dir()
-    assert call("runs", "rm", "run3") == 2, "nobody said yes"
+    for answer in ("", "n\n"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        assert call("runs", "rm", "run3") == 2
+        assert "nothing was done: it was asked, and not answered with yes" in capsys.readouterr().err
     assert len(ids(told("runs", "list"))) == 9
-    capsys.readouterr()
 
 
 def test_tags_that_look_like_options(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
