@@ -150,7 +150,7 @@ class _Guard:
             return None
         if inside and not self._follow and self._leads_out(place, is_link=is_link):
             what = f"a link out of the folder, to {shown(os.path.realpath(place))}"
-            self.problems.append(Problem(shown(place), what, "copy the file here, or say that links are followed"))
+            self.problems.append(Problem(shown(place), what, "copy the file here"))
             return None
         return status
 
