@@ -130,6 +130,13 @@ def test_training_on_a_home_that_lies_elsewhere(
     told("data", "gc", "--grace-hours", "0", "--home", home)
     more = told("train", "--resume", run["run"], "--epochs", "1", "--home", home)
     assert more["status"] == "finished", "what a run learned from is kept for it"
+    if is_bucket:
+        elsewhere = tmp_path.with_name(f"{tmp_path.name} elsewhere")
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        further = told("train", "--resume", run["run"], "--epochs", "2", "--home", home)
+        assert further["folder"] == str(elsewhere / "useg-home" / "runs" / run["run"])
+        assert further["status"] == "finished"
     plan = told("plan", "cells", "--where", "key != '3'", "--steps", "2", "--home", home)
     assert plan["num_classes"] == 2
 

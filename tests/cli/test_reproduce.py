@@ -3,13 +3,16 @@
 import json
 import re
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.cli.calling import SMALL, call, save
+from tests.home.served_home import in_thread
 
+from useg.home.store import Folder
 from useg.runs.record import RunFolder
 
 
@@ -106,6 +109,33 @@ def test_a_run_can_be_varied(data: Path, home: Path, told: Any) -> None:
     assert record["origin"]["version"] == RunFolder(Path(run["folder"])).record()["origin"]["version"]
     again = told("reproduce", "first", "--home", home)
     assert again["weights"] == run["weights"], "the name means the run itself, not what repeats or varies it"
+
+
+@pytest.mark.walk
+@pytest.mark.parametrize("kind", ["s3", "served"])
+def test_a_run_of_another_machine_can_be_had_again(
+    kind: str, data: Path, home: Path, tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.delenv("USEG_HOME", raising=False)
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    with ExitStack() as stack:
+        shared = request.getfixturevalue("s3_url") if kind == "s3" else str(home)
+        told("data", "add", data, "--name", "cells", "--home", shared)
+        run = told("train", "cells", *SMALL, "--name", "far", "--home", shared)
+        if kind == "served":
+            shared = stack.enter_context(in_thread(Folder(home)))
+        monkeypatch.chdir(tmp_path / "second")
+        monkeypatch.setenv("USEG_CACHE", str(tmp_path / "second cache"))
+        again = told("reproduce", "far", "--home", shared)
+        assert (again["proof"]["verdict"], again["weights"]) == ("bit-identical", run["weights"])
+        assert Path(again["folder"]).is_relative_to(tmp_path / "second")
+        assert told("reproduce", "far", "--set", "train.lr=0.01", "--home", shared)["weights"] != run["weights"]
+        assert {row["run"] for row in told("runs", "list", "--home", shared)["runs"]} >= {run["run"], again["run"]}
+        assert call("reproduce", "nothing", "--home", shared) == 2
+        assert "no run 'nothing'" in capsys.readouterr().err
 
 
 def test_what_cannot_be_asked_together_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -298,6 +298,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_changed(tmp_path):
     said = "\n".join(map(str, caught.value.problems))
     said.encode()
     assert f"a link out of the folder, to {secret}" in said
+    assert "(copy the file here, or give --follow-links)" in said
     assert "has a ';' or a backslash" in said
     assert "c\\udcff.png: it is not UTF-8" in said
     assert cells.resolve() == first.version

@@ -175,10 +175,16 @@ def branch(
     name: Name,
     new: Annotated[str | None, typer.Argument(metavar="BRANCH", help="The branch to begin; none: list them.")] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Take the branch away.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, where it is the last one.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """List the branches, begin one at NAME@REF, or take one away."""
+    if new is not None and delete and not yes:
+        dataset, _ = opened(name, home)
+        if [*dataset.branches()] == [new]:
+            what = f"{new} is the last branch of {dataset.name}: without it, all of it is garbage."
+            typer.confirm(f"{what} Take it away?", abort=True, err=True)
     _named("branch", name, new, home, json=json, delete=delete)
 
 

@@ -41,6 +41,7 @@ def reproduce(
     from useg.experiments.listening import Listener, Stop
     from useg.experiments.reproduce import fork
     from useg.experiments.reproduce import reproduce as run_again
+    from useg.runs.bringing import here
 
     if env not in ("current", "fresh"):
         raise ConfigError(f"--env: wanted current or fresh, not {env!r}")
@@ -49,7 +50,9 @@ def reproduce(
     environment: Environment = env  # type: ignore[assignment]
     listener = Listener(note=say, progress=progress, stop=Stop(), keep_output=True)
     listener.stop.install()
-    place, _ = homes(home, cache_size)
+    place, elsewhere = homes(home, cache_size)
+    if elsewhere is not None:
+        run = here(run, place, elsewhere)
     if sets:
         result = fork(run, sets, home=place, listener=listener)
     else:

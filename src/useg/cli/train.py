@@ -84,6 +84,7 @@ def train(
     from useg.experiments.recording import named_data
     from useg.experiments.train import train as run_training
     from useg.experiments.train_on import train_on
+    from useg.runs.bringing import here
     from useg.runs.record import check_tags
 
     check_budget(minutes, epochs, steps)
@@ -116,6 +117,11 @@ def train(
         files = {"--classes": classes, "--plan": plan}
         result = train_on(on, elsewhere or str(place.absolute()), what, settings, options, files, resume, listener)
     else:
+        if resume is not None and elsewhere is not None:
+            resume = here(resume, place, elsewhere, also_dead=True)
+            run = place / "runs" / resume
+            if not any(file for kind in ("checkpoints", "before-cooldown") for file in run.glob(f"**/{kind}/*")):
+                say("its checkpoints are not on this machine, so it begins at its first step")
         result = run_training(
             what, home=place, data_home=elsewhere, config=settings, classes=classes, plan_file=plan, name=name,
             tags=tags or (), resume=resume, minutes=minutes if resume is not None else None,

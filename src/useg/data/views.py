@@ -172,7 +172,6 @@ class ViewFiles:
             DataError: files were withdrawn, are not in the home, or not what was added; all are named.
         """
         problems: list[Problem] = []
-        refs: dict[str, tuple[str, str]] = {}
         for sample in samples:
             files = self._files(sample.key)
             here = {self._places[path]: ref.digest for path, ref in files.items() if path in self._places}
@@ -180,7 +179,21 @@ class ViewFiles:
                 self._check(sample.key, here)
             except DataError as error:
                 problems += error.problems
-            refs |= {ref.digest: (sample.key, path) for path, ref in files.items() if path not in self._places}
+        self.check_home(samples, problems)
+
+    def check_home(self, samples: Sequence[Sample], problems: Sequence[Problem] = ()) -> None:
+        """See that the home has the files of these samples that are to come from it; their bytes are not looked at.
+
+        Args:
+            samples: of this version. problems: what was found before; raised, too.
+
+        Raises:
+            DataError: files were withdrawn, or are not in the home; all are named.
+        """
+        problems, refs = list(problems), dict[str, tuple[str, str]]()
+        for sample in samples:
+            files = self._files(sample.key).items()
+            refs |= {ref.digest: (sample.key, path) for path, ref in files if path not in self._places}
         objects = self._fetcher.objects
         for digest, there in zip(refs, objects.has(list(refs)), strict=True):
             if not there:

@@ -84,6 +84,8 @@ def prepare(
         DataError: the data cannot be trained on. ConfigError: settings do not fit it.
     """
     started = time.monotonic() if started is None else started
+    if isinstance(data, View):
+        data.files.check_home(data.reading.samples)
     known = examined(data, classes, progress)
     found, source = known.found, known.source
     mapping, fingerprint = found.mapping, found.fingerprint

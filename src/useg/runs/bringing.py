@@ -1,12 +1,16 @@
 """A run from a home to a folder of this machine, with its checkpoints, so that it goes on here."""
 
 import re
+import tempfile
 from pathlib import Path
 
 from useg.errors import InputError
 from useg.home.folder import write_atomically, writing
-from useg.home.store import Store
+from useg.home.store import Store, is_key
+from useg.runs.find import with_run
+from useg.runs.index import ENDED
 from useg.runs.pieces import read_content
+from useg.runs.record import RunFolder
 
 _LEFT = re.compile(r"(folds/\d+/)?attempts/\d+/lease/|stop/")
 _MADE = re.compile(r"(?!record/)\w+/")
@@ -40,4 +44,32 @@ def bring(store: Store, run: str, home: Path, *, only_inputs: bool = False) -> P
     return home / "runs" / run
 
 
-__all__ = ["bring"]
+def here(text: str, home: Path, elsewhere: str, *, also_dead: bool = False) -> str:
+    """The id of an ended run that a text means in a home elsewhere; brought to a folder of this machine if need be.
+
+    What is not found there is left as it is said: it may mean a run that is only here.
+
+    Raises:
+        InputError: it goes on. DamagedFile: a piece of it is missing. ResourceError: no answer, or no space.
+    """
+    try:
+        store, run = with_run(elsewhere, text, lambda store, index, run: (store, run))
+    except InputError:
+        return text
+    if (home / "runs" / run.id).exists() or not is_key(f"runs/{run.id}"):
+        return run.id
+    if run.status not in ENDED and not (also_dead and run.status == "dead"):
+        raise InputError(f"{run.id} in {store.url} is {run.status}: a run that ended can be had again")
+    with writing(home):
+        (home / "runs").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".bringing-", dir=home) as place:
+        folder = RunFolder(bring(store, run.id, Path(place)))
+        origin = folder.record().get("origin") or {}
+        if not origin.get("home"):  # its data is where it lies itself
+            folder.update(origin=origin | {"home": elsewhere})
+        with writing(home):
+            folder.path.rename(home / "runs" / run.id)
+    return run.id
+
+
+__all__ = ["bring", "here"]
