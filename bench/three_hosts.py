@@ -1,8 +1,9 @@
 """Three hosts on this machine: network namespaces with addresses, sshd and folders of their own, as a Ray cluster.
 
 `make cluster-test` runs it, as root, where there are `ip` and `sshd` (Debian: iproute2, openssh-server). It brings the
-hosts up over ssh, serves a home from the first one, trains on two, sweeps on all, kills one in the middle, and checks
-results, records and bytes moved. `--keep FOLDER` keeps environments for the next time.
+hosts up over ssh, from wheels that are fetched first, as they reach no network but their own; serves a home from the
+first one, trains on two, sweeps on all, kills one in the middle, and checks results, records and bytes moved.
+`--keep FOLDER` keeps wheels and environments for the next time.
 """
 
 import argparse
@@ -67,9 +68,15 @@ def end_all(host: str) -> None:
 
 
 def start_sshd(host: str, folder: Path) -> None:
-    call("ip", "netns", "exec", name_of(host), "/usr/sbin/sshd", "-f", "/dev/null", "-h", str(folder / "host_key"),
-         "-o", f"ListenAddress={host}", "-o", f"AuthorizedKeysFile={folder / 'user_key.pub'}", "-o", "StrictModes=no",
-         "-o", "UsePAM=no", "-o", f"PidFile={folder / name_of(host)}.pid")  # fmt: skip
+    """Its sshd, and /tmp/ray of its own, where Ray has its sockets, for all that is started by it."""
+    own = folder / name_of(host) / "ray"
+    for each in (own, Path("/tmp/ray")):
+        each.mkdir(parents=True, exist_ok=True)
+    options = {"ListenAddress": host, "AuthorizedKeysFile": folder / "user_key.pub", "StrictModes": "no",
+               "UsePAM": "no", "PidFile": folder / f"{name_of(host)}.pid"}  # fmt: skip
+    given = " ".join(f"-o {name}={value}" for name, value in options.items())
+    start = f"mount --bind {own} /tmp/ray && exec /usr/sbin/sshd -f /dev/null -h {folder / 'host_key'} {given}"
+    call("ip", "netns", "exec", name_of(host), "sh", "-c", start)
 
 
 @contextmanager
@@ -128,13 +135,27 @@ def make_pictures(folder: Path, count: int, size: int) -> None:
             Image.fromarray(pixels.astype(np.uint8)).save(folder / kind / f"{number:04}.png")
 
 
-def cluster_file(folder: Path, environments: Path) -> Path:
+def fetch_wheels(folder: Path) -> None:
+    """All that the hosts will need."""
+    from useg.experiments.hosts.parcel import pack
+
+    parcel = pack()
+    if (folder / parcel.environment).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "requirements.txt").write_text(parcel.requirements)
+    call(sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "-d", str(folder), "-r",
+         str(folder / "requirements.txt"), timeout_s=1800)  # fmt: skip
+    (folder / parcel.environment).touch()
+
+
+def cluster_file(folder: Path, kept: Path) -> Path:
     path = folder / "cluster.toml"
     each = "".join(f'[hosts."{host}"]\nfolder = "{folder / name_of(host)}"\ncpus = 1\n' for host in HOSTS)
     path.write_text(
         f'name = "three"\nhead = "{HOSTS[0]}"\nworkers = {json.dumps(HOSTS[1:])}\nuser = "root"\n'
         f'key = "{folder / "user_key"}"\nssh_config = "{folder / "ssh_config"}"\npython = "{sys._base_executable}"\n'
-        f'environments = "{environments}"\nfree_gb = 3\n{each}'
+        f'environments = "{kept / "environments"}"\nwheelhouse = "{kept / "wheels"}"\nfree_gb = 3\n{each}'
     )
     return path
 
@@ -210,8 +231,8 @@ def caches(folder: Path) -> int:
     return sum(path.stat().st_size for host in HOSTS for path in (folder / name_of(host) / "cache").rglob("*.*"))
 
 
-def test(folder: Path, environments: Path) -> None:
-    file = cluster_file(folder, environments)
+def test(folder: Path, kept: Path) -> None:
+    file = cluster_file(folder, kept)
     try:
         bring_up(file)
         with served(folder):
@@ -248,9 +269,10 @@ def main() -> None:
         folder = Path(name)
         os.environ |= {"XDG_CONFIG_HOME": f"{folder}/config", "USEG_STATE": f"{folder}/state",
                        "USEG_CACHE": f"{folder}/cache"}  # fmt: skip
-        environments = (given.keep or folder / "environments").absolute()
+        kept = (given.keep or folder / "kept").absolute()
+        fetch_wheels(kept / "wheels")
         with hosts(folder):
-            test(folder, environments)
+            test(folder, kept)
 
 
 if __name__ == "__main__":

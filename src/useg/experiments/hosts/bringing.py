@@ -68,7 +68,7 @@ class Machines:
 
     def _nodes(self, wanted: Iterable[str] = ()) -> Answers:
         """The nodes of the cluster as the head knows them, by address, when so many are there or a minute is over."""
-        asked = {"address": self.listed.ray, "wanted": [*wanted]}
+        asked: dict[str, Any] = {"address": self.listed.ray, "wanted": [*wanted]}
         said = self._ask("status", [self.listed.head], _SHORT_S + _JOIN_S, **asked)[self.listed.head]
         if "problem" in said:
             raise InputError(f"{self.listed.head}, the head: {said['problem']}")

@@ -86,9 +86,9 @@ def look(request: Request) -> Answer:
     least = min(1.0, wanted) if has_packages else wanted
     if room < least:
         raise Trouble(f"{environment.parent} has {room:.1f} GB free, wanted {least:g}: free space, or set free_gb")
-    started = json.loads(text) if (text := _read(folder / "started.json")) else None
+    started = _started(folder)
     runs = _runs(folder, "raylet")
-    if runs and started and started["useg"] != _useg_of(request):
+    if runs and started and any(started[each] != request[each] for each in ("environment", "useg")):
         raise Trouble("runs another useg, or other packages, than there are here: `useg cluster down` first")
     if runs and started and started["token"] != _told(request["token"]):
         raise Trouble(
@@ -105,25 +105,27 @@ def _told(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
-def _useg_of(request: Request) -> str:
-    return f"{request['environment']} {request['useg']}"
+def _started(folder: Path) -> dict[str, str]:
+    """With what Ray was started here last; empty before that."""
+    return dict(json.loads(_read(folder / "started.json") or "{}"))
 
 
 def make(request: Request) -> Answer:
     """Make the environment, once, also where several hosts see the same folder; and put useg beside it."""
     environment, useg = _environment(request), _useg(request)
     if not useg.is_dir():
-        useg.parent.mkdir(exist_ok=True)
+        useg.parent.mkdir(parents=True, exist_ok=True)
         new = useg.with_name(f".{useg.name}.part")
         with zipfile.ZipFile(io.BytesIO(bytes.fromhex(request["wheel"]))) as archive:
             archive.extractall(new)
         new.rename(useg)
+    environment.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{environment}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (environment / "whole").exists():
             return {"made": False}
         shutil.rmtree(environment, ignore_errors=True)
-        environment.mkdir()
+        environment.mkdir(parents=True)
         (environment / "requirements.txt").write_text(request["requirements"])
         _call([sys.executable, "-I", "-m", "venv", str(environment / "venv")], "cannot make a virtual environment")
         pip = [str(environment / "venv/bin/python"), "-I", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
@@ -151,7 +153,7 @@ def start(request: Request) -> Answer:
     token.touch(mode=0o600)
     token.chmod(0o600)
     token.write_text(request["token"])
-    known = {"useg": _useg_of(request), "token": _told(request["token"])}
+    known = {each: request[each] for each in ("environment", "useg")} | {"token": _told(request["token"])}
     (folder / "started.json").write_text(json.dumps(known))
     with open(folder / "ray.log", "w") as log:
         done = subprocess.run(
@@ -174,7 +176,8 @@ def status(request: Request) -> Answer:
     work = sorted({line for line in lines if " useg " in line})
     answer: Answer = {"runs": _runs(folder, "raylet"), "cache_bytes": size, "work": work}
     if request.get("address") and answer["runs"]:
-        program = "import json, sys; from useg.experiments.cluster import overview; print(json.dumps(overview(*sys.argv[1:])))"
+        program = "import json, sys; from useg.experiments.cluster import overview as told; "
+        program += "print(json.dumps(told(*sys.argv[1:])))"
         asked = [request["address"], *request.get("wanted", ())]
         done = subprocess.run(
             [str(_environment(request) / "venv/bin/python"), "-c", program, *asked],
@@ -237,6 +240,8 @@ def run(request: Request) -> Answer:
 def main() -> None:
     """Answer the request that stands on stdin."""
     request = json.loads(sys.stdin.buffer.readline())
+    if request["do"] in ("status", "run"):  # by what runs, though there may be a newer useg at the other end
+        request |= {each: name for each, name in _started(_folder(request)).items() if each != "token"}
     try:
         answer = {"look": look, "make": make, "start": start, "status": status, "stop": stop, "run": run}[
             request["do"]
