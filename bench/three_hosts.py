@@ -30,13 +30,14 @@ HOME = f"http://{HOSTS[0]}:8765"
 SMALL = ["--set", "network.base=4", "--set", "network.depth=2", "--set", "network.patch=[32,32]",
          "--set", "train.micro_batch=1", "--set", "train.threads=1", "--set", "train.dtype=float32"]  # fmt: skip
 SWEEP = """\
-data = "cells"
+data = "{data}"
 method = "grid"
 seeds = {seeds}
 metric = "score.dice"
 
 [settings]
 steps = {steps}
+data.validation = 0.05
 network.base = 4
 network.depth = 2
 network.patch = [32, 32]
@@ -202,10 +203,12 @@ def train_on_two(file: Path) -> None:
     check("one training on two hosts is one run", ended == ["finished"], f"{time.monotonic() - begun:.1f} s, {moved}")
 
 
-def sweep(file: Path, folder: Path, seeds: int, steps: int, victim: str | None = None) -> dict[str, Any]:
+def sweep(
+    file: Path, folder: Path, seeds: int, steps: int, victim: str | None = None, data: str = "cells"
+) -> dict[str, Any]:
     """A sweep, given here and steered by the head; one host may die in the middle."""
-    asked = folder / "rates.toml"
-    asked.write_text(SWEEP.format(seeds=seeds, steps=steps))
+    asked = folder / f"{data}-{seeds}-{steps}.toml"
+    asked.write_text(SWEEP.format(seeds=seeds, steps=steps, data=data))
     before, known = {host: sent(host) for host in HOSTS}, useg("runs", "list", "--home", HOME, "--json")["runs"]
     command = [sys.executable, "-m", "useg", "cluster", "run", str(file), "--", "sweep", str(asked), "--home", HOME,
                "--json"]  # fmt: skip
@@ -227,11 +230,38 @@ def sweep(file: Path, folder: Path, seeds: int, steps: int, victim: str | None =
             "sent": {host: sent(host) - before[host] for host in HOSTS}}  # fmt: skip
 
 
-def caches(folder: Path) -> int:
-    return sum(path.stat().st_size for host in HOSTS for path in (folder / name_of(host) / "cache").rglob("*.*"))
+def change_little(file: Path, folder: Path) -> None:
+    """Bytes that a sweep of eight trials moves when one mask in a hundred was changed."""
+    place, home = folder / "large", folder / name_of(HOSTS[0]) / "home"
+    make_pictures(place, 100, 1024)
+    size = sum(path.stat().st_size for path in place.rglob("*.png"))
+    useg("data", "add", place, "--name", "large", "--home", home)
+    cold = sweep(file, folder, seeds=3, steps=60, data="large")
+    print(f"     cold start, six trials on {size:,} bytes: {cold['seconds']:.1f} s, sent {cold['sent']}", flush=True)
+    changed = place / "masks" / "0007.png"
+    with Image.open(changed) as mask:
+        mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(changed)
+    useg("data", "add", place, "--name", "large", "--home", home)
+    warm = sweep(file, folder, seeds=4, steps=60, data="large")
+    moved = sum(warm["sent"].values())
+    told = f"{warm['seconds']:.1f} s, all that was sent {warm['sent']}, copying {8 * size:,}: 1/{8 * size / moved:.0f}"
+    print(f"     eight trials after 1 % of masks changed: {told}", flush=True)
+    check("at most 1/100 of copying is moved", moved <= 8 * size / 100)
 
 
-def test(folder: Path, kept: Path) -> None:
+def cut_off(file: Path) -> None:
+    """A host that does not answer keeps nobody waiting."""
+    call("ip", "link", "set", f"useg-veth{len(HOSTS)}", "down")
+    begun = time.monotonic()
+    lost = useg("cluster", "status", file, "--json", status=2)["hosts"]
+    check("status tells a host that is cut off", "problem" in lost[HOSTS[2]], f"{time.monotonic() - begun:.1f} s")
+    call("ip", "link", "set", f"useg-veth{len(HOSTS)}", "up")
+    time.sleep(45)  # Ray gives the node up, or has it back
+    back = useg("cluster", "up", file, "--json")["hosts"]
+    check("and up has it back afterwards", not any("problem" in each for each in back.values()))
+
+
+def test(folder: Path, kept: Path, *, is_measured: bool) -> None:
     file = cluster_file(folder, kept)
     try:
         bring_up(file)
@@ -247,11 +277,16 @@ def test(folder: Path, kept: Path) -> None:
             ended = sorted(each["status"] for each in second["runs"])
             check("with one host killed, all six trials finish", done == 6, f"{second['seconds']:.1f} s")
             check("each of them once", ended == ["finished"] * 6, ended)
+            attempts = [len([*path.glob("attempts/*")]) for path in (folder / name_of(HOSTS[0])).glob("home/runs/*")]
+            check("what ran there went on as a second attempt", max(attempts) == 2, attempts)
             lost = useg("cluster", "up", file, "--json", status=2)["hosts"][HOSTS[2]]["problem"]
             check("up says what is wrong with the host", "refused" in lost, lost)
             start_sshd(HOSTS[2], folder)
             back = useg("cluster", "up", file, "--json")["hosts"]
             check("and takes it in when it is back", [h for h, e in back.items() if "started" in e] == [HOSTS[2]])
+            cut_off(file)
+            if is_measured:
+                change_little(file, folder)
     finally:
         said = useg("cluster", "down", file, "--json")["hosts"]
         print(f"     down: {said}")
@@ -260,6 +295,7 @@ def test(folder: Path, kept: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="folder where environments stay")
+    parser.add_argument("--measure", action="store_true", help="also the bytes moved after a small change, on 90 MB")
     given = parser.parse_args()
     lacking = [each for each in ("ip", "/usr/sbin/sshd", "ssh", "ssh-keygen") if not shutil.which(each)]
     if os.geteuid() or lacking:
@@ -272,7 +308,7 @@ def main() -> None:
         kept = (given.keep or folder / "kept").absolute()
         fetch_wheels(kept / "wheels")
         with hosts(folder):
-            test(folder, kept)
+            test(folder, kept, is_measured=given.measure)
 
 
 if __name__ == "__main__":

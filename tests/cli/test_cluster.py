@@ -52,9 +52,7 @@ def test_what_ray_says_of_a_cloud_file_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program = tmp_path / "ray"
-    program.write_text(
-        '#!/bin/sh\nif [ "$1" = up ]; then echo "no credentials"; exit 1; fi; echo "$@"; env | grep RAY_\n'
-    )
+    program.write_text('#!/bin/sh\n[ "$1" != up ] || { echo no credentials; exit 1; }\necho "$@"; env | grep RAY_\n')
     program.chmod(0o755)
     monkeypatch.setattr("useg.experiments.hosts.clouds.sys", type("Sys", (), {"executable": str(tmp_path / "python")}))
     file = tmp_path / "cluster.yaml"
