@@ -43,6 +43,7 @@ network.depth = 2
 network.patch = [32, 32]
 train.micro_batch = 1
 train.threads = 1
+train.checkpoint_seconds = 2
 train.dtype = "float32"
 
 [search]
@@ -217,7 +218,7 @@ def sweep(
         while victim and process.poll() is None:
             work = useg("cluster", "status", file, "--json")["hosts"][victim].get("node") or {}
             if work.get("cpus_used"):
-                time.sleep(3)
+                time.sleep(12)
                 end_all(victim)
                 print(f"     killed everything on {victim} after {time.monotonic() - begun:.0f} s", flush=True)
                 break
@@ -256,7 +257,7 @@ def cut_off(file: Path) -> None:
     lost = useg("cluster", "status", file, "--json", status=2)["hosts"]
     check("status tells a host that is cut off", "problem" in lost[HOSTS[2]], f"{time.monotonic() - begun:.1f} s")
     call("ip", "link", "set", f"useg-veth{len(HOSTS)}", "up")
-    time.sleep(45)  # Ray gives the node up, or has it back
+    time.sleep(10)  # Ray gives the node up, or has it back
     back = useg("cluster", "up", file, "--json")["hosts"]
     check("and up has it back afterwards", not any("problem" in each for each in back.values()))
 
@@ -272,13 +273,13 @@ def test(folder: Path, kept: Path, *, is_measured: bool) -> None:
             first = sweep(file, folder, seeds=2, steps=20)
             done = first["result"]["trials"]["finished"]
             check("a sweep of four trials on three hosts", done == 4, f"{first['seconds']:.1f} s, {first['sent']}")
-            second = sweep(file, folder, seeds=3, steps=400, victim=HOSTS[2])
+            second = sweep(file, folder, seeds=3, steps=1200, victim=HOSTS[2])
             done = second["result"]["trials"]["finished"]
             ended = sorted(each["status"] for each in second["runs"])
             check("with one host killed, all six trials finish", done == 6, f"{second['seconds']:.1f} s")
             check("each of them once", ended == ["finished"] * 6, ended)
             attempts = [len([*path.glob("attempts/*")]) for path in (folder / name_of(HOSTS[0])).glob("home/runs/*")]
-            check("what ran there went on as a second attempt", max(attempts) == 2, attempts)
+            check("what ran there went on as a second attempt", max(attempts) > 1, attempts)
             lost = useg("cluster", "up", file, "--json", status=2)["hosts"][HOSTS[2]]["problem"]
             check("up says what is wrong with the host", "refused" in lost, lost)
             start_sshd(HOSTS[2], folder)

@@ -39,7 +39,7 @@ def up(file: File, json: Json = False) -> None:
     lines = [f"{each}  {said.get('problem') or ('started' if 'started' in said else 'up')}"
              for each, said in found["hosts"].items()]  # fmt: skip
     emit(found, json=json, text="\n".join([*lines, f"--on {found['address']}"]))
-    _end(found)
+    _end(found, said=not json)
 
 
 def status(file: File, json: Json = False) -> None:
@@ -59,7 +59,7 @@ def status(file: File, json: Json = False) -> None:
         return "\n".join([*laid_out(rows, right=(2, 3, 4, 5, 6), width=terminal_width()), *work])
 
     emit(found, json=json, text=table)
-    _end(found, said=True)
+    _end(found, said=not json)
 
 
 def down(file: File, json: Json = False) -> None:
@@ -70,7 +70,7 @@ def down(file: File, json: Json = False) -> None:
     lines = [f"{each}  {said.get('problem') or ('stopped' if said['stopped'] else 'was down')}"
              for each, said in found["hosts"].items()]  # fmt: skip
     emit(found, json=json, text="\n".join(lines))
-    _end(found)
+    _end(found, said=not json)
 
 
 def run(
@@ -99,8 +99,8 @@ def _by_ray(what: str, file: Path, json: bool) -> None:
     emit({"file": str(file), "said": said}, json=json, text=said)
 
 
-def _end(found: dict[str, Any], *, said: bool = False) -> None:
-    """Name the hosts that something is wrong with, and end so that a script sees it."""
+def _end(found: dict[str, Any], *, said: bool) -> None:
+    """Name the hosts that something is wrong with, where that is not said, and end so that a script sees it."""
     problems = {each: host["problem"] for each, host in found["hosts"].items() if "problem" in host}
     for each, problem in problems.items():
         if not said:

@@ -4,6 +4,7 @@ import importlib.metadata
 import io
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -196,3 +197,29 @@ def test_a_host_gives_what_the_list_says(tmp_path: Path) -> None:
                                         "--num-gpus=1"]  # fmt: skip
     assert (some.host("10.9.9.1").user, some.host("10.9.9.2").user) == ("ben", "anna")
     assert some.folders("10.9.9.2") == ("/f", "/e")
+
+
+def test_an_interrupted_command_is_interrupted_there_and_waited_for(tmp_path: Path) -> None:
+    wanted = request(tmp_path, do="make")
+    ask(host(), wanted, 120)
+    python = tmp_path / "environments" / wanted["environment"] / "venv/bin/python"
+    python.unlink()
+    python.write_text(
+        f"#!{sys.executable}\nimport time\ntry:\n    print('begun', flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    time.sleep(0.5)\n    print('saved', flush=True)\n    raise SystemExit(130)\n"
+    )
+    python.chmod(0o755)
+    given = wanted | {"do": "run", "command": ["sweep"], "files": {}, "variables": {}}
+    program = (
+        "import sys, json; from useg.experiments.hosts.ssh import Host, stream; "
+        "sys.exit(stream(Host('10.9.9.1', None, None, 22, sys.executable, None), json.load(open(sys.argv[1]))))"
+    )
+    (tmp_path / "request.json").write_text(json.dumps(given))
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "request.json")], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "saved\n"
+        assert process.wait(20) == 130
