@@ -4,6 +4,7 @@ import importlib.metadata
 import io
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -223,3 +224,54 @@ def test_an_interrupted_command_is_interrupted_there_and_waited_for(tmp_path: Pa
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "saved\n"
         assert process.wait(20) == 130
+
+
+RAY = """\
+#!/bin/sh
+for given in "$@"; do case $given in --node-ip-address=*) echo "${given#*=}" >> PLACE/joined;; esac; done
+PLACE/raylet 99 &
+"""
+NODES = """\
+import json, pathlib
+found = pathlib.Path("PLACE/joined").read_text().split()
+print(json.dumps([{"address": each, "cpus": 1, "cpus_used": 0, "gpus": 0, "gpus_used": 0} for each in found]))
+"""
+
+
+def test_up_starts_what_is_absent_and_leaves_the_rest_alone(tmp_path: Path) -> None:
+    """Ray is a program that only says that it was started."""
+    packed, environments = pack(), tmp_path / "environments"
+    programs = environments / packed.environment / "venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs.parents[1] / "whole").touch()
+    shutil.copy("/bin/sleep", tmp_path / "raylet")
+    scripts = {"ray": RAY, "python": f"#!/bin/sh\nexec {sys.executable} {tmp_path}/nodes.py\n"}
+    (tmp_path / "nodes.py").write_text(NODES.replace("PLACE", str(tmp_path)))
+    for name, text in scripts.items():
+        (programs / name).write_text(text.replace("PLACE", str(tmp_path)))
+        (programs / name).chmod(0o755)
+    folders = {each: {"folder": str(tmp_path / each)} for each in ("10.9.9.1", "10.9.9.4")}
+    some = listed(tmp_path, workers=["10.9.9.4", "10.9.9.2"], environments=str(environments), hosts=folders)
+    machines = Machines(some, lambda text: None)
+    try:
+        first = machines.up()["hosts"]
+        assert [each for each in first if "started" in first[each]] == ["10.9.9.1", "10.9.9.4"]
+        assert "refused" in first["10.9.9.2"]["problem"]
+        token = tmp_path / "10.9.9.4" / "token"
+        assert token.read_text() == token_of("lab")
+        assert stat.S_IMODE(token.stat().st_mode) == 0o600
+        again = machines.up()["hosts"]
+        assert not [each for each in again if "started" in again[each]]
+        (tmp_path / "joined").write_text("10.9.9.1\n")  # the other one is lost
+        lost = machines.status()["hosts"]
+        assert "no part of the cluster" in lost["10.9.9.4"]["problem"]
+        assert lost["10.9.9.1"]["node"]["cpus"] == 1
+        back = machines.up()["hosts"]
+        assert [each for each in back if "started" in back[each]] == ["10.9.9.4"]
+        (tmp_path / "config" / "useg" / "clusters" / "lab.token").write_text("another")
+        with pytest.raises(InputError, match="runs with another token"):
+            machines.up()
+    finally:
+        down = machines.down()["hosts"]
+    assert [down[each]["stopped"] for each in folders] == [True, True]
+    assert not there._processes(tmp_path / "10.9.9.1")
