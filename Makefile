@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench docs
+.PHONY: help setup demo test test-all cluster-test check bench docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,6 +16,7 @@ help:
 	@echo "make demo      train on real images, predict, show where the pictures are"
 	@echo "make test      the fast tests"
 	@echo "make test-all  all tests, with coverage"
+	@echo "make cluster-test  three hosts on this machine, brought up over ssh; as root, with iproute2 and openssh-server"
 	@echo "make check     style, types, imports, documentation, size"
 	@echo "make bench     the measured figures, row by row; goes on where it stopped (BENCH='--list' shows the rows)"
 	@echo "make docs      the pages that repeat what the code says, and the documentation in site/"
@@ -39,6 +40,9 @@ test: setup
 
 test-all: setup
 	$(PYTEST) --all --cov --cov-report=term:skip-covered
+
+cluster-test: setup
+	"$(VENV)/bin/python" bench/three_hosts.py $(KEEP)
 
 check: setup
 	$(RUN) ruff check

@@ -174,6 +174,14 @@ def test_a_sweep_on_two_nodes(place: Place) -> None:
         assert (run.path / "model.useg").exists()
     assert place.run(failed["run"]).record()["status"] == "failed"
     assert not list(place.store.glob("runs/*/attempts/*/checkpoints/*"))
+    program = (
+        "import json, sys; from useg.experiments.cluster import overview; print(json.dumps(overview(sys.argv[1])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, place.ray], env=place.env, capture_output=True, text=True, check=True
+    )
+    nodes = json.loads(done.stdout.splitlines()[-1])
+    assert [(node["cpus"] > 0, node["cpus_used"]) for node in nodes] == [(True, 0)] * 2
 
 
 @needs_ray

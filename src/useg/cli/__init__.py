@@ -23,7 +23,9 @@ from useg.cli.output import BROKEN_PIPE, abandon_stdout, error
 
 __all__ = ["COMMANDS", "application", "main"]
 
-COMMANDS = ("inspect", "plan", "train", "sweep", "predict", "evaluate", "data", "runs", "reproduce", "serve", "users")
+COMMANDS = (
+    "inspect", "plan", "train", "sweep", "predict", "evaluate", "data", "runs", "reproduce", "serve", "users", "cluster"
+)  # fmt: skip
 
 
 _ENDINGS = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -22,6 +22,7 @@ _REACH_S = 5.0
 _LOOK_S = 180.0
 _GET_S = 60.0
 _NODES_S = 2.0
+_JOIN_S = 45.0
 _CREDENTIALS = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 
 Place = tuple[Any, int]
@@ -235,8 +236,15 @@ def connected(address: str, note: Callable[[str], None]) -> Iterator[Cluster]:
         address: HOST:PORT of its head. note: told what one should know of it.
 
     Raises:
-        MissingExtra: Ray is not installed. InputError: there is no such cluster, or it does not let us in.
+        MissingExtra: Ray is not installed. InputError: there is no such cluster, or it does not let us in, or gives
+            no CPU.
     """
+    with _joined(address, note):
+        yield Cluster(address)
+
+
+@contextmanager
+def _joined(address: str, note: Callable[[str], None]) -> Iterator[None]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise InputError(f"--on {address}: wanted HOST:PORT of a Ray head, such as 10.0.0.1:6379")
@@ -266,9 +274,37 @@ def connected(address: str, note: Callable[[str], None]) -> Iterator[Cluster]:
         if not has_token:
             note(f"warning: {address} wants no token: whoever reaches it can run code there; see docs/cluster.md")
         with redirect_stdout(sys.stderr):  # Ray prints there what it sees die
-            yield Cluster(address)
+            yield
     finally:
         ray.shutdown()
+
+
+def overview(address: str, *wanted: str) -> list[dict[str, Any]]:
+    """The nodes of a cluster: where they are, what they give, how much of that is in use.
+
+    Args:
+        address: HOST:PORT of its head. wanted: addresses of nodes that are waited for, a minute at most.
+
+    Raises:
+        MissingExtra: Ray is not installed. InputError: there is no such cluster, or it does not let us in.
+    """
+    with _joined(address, lambda text: None):
+        import ray
+        from ray._private.state import available_resources_per_node
+
+        until = time.monotonic() + _JOIN_S
+        while True:
+            nodes = [each for each in ray.nodes() if each["Alive"]]
+            if {*wanted} <= {each["NodeManagerAddress"] for each in nodes} or time.monotonic() > until:
+                break
+            time.sleep(0.5)
+        free, found = available_resources_per_node(), []
+        for node in nodes:
+            given, left = node["Resources"], free.get(node["NodeID"], {})
+            counts = {name: given.get(key, 0.0) for name, key in (("cpus", "CPU"), ("gpus", "GPU"))}
+            used = {f"{name}_used": counts[name] - left.get(name[:-1].upper(), 0.0) for name in counts}
+            found.append({"address": node["NodeManagerAddress"], **counts, **used})
+    return found
 
 
 def _find_token() -> bool:
@@ -345,4 +381,4 @@ def unreachable(home: str, seen: str, environment: dict[str, str]) -> str | None
     return None
 
 
-__all__ = ["Cluster", "Node", "Work", "address_here", "connected", "credentials", "unreachable"]
+__all__ = ["Cluster", "Node", "Work", "address_here", "connected", "credentials", "overview", "unreachable"]
