@@ -84,7 +84,6 @@ def train(
     from useg.experiments.recording import named_data
     from useg.experiments.train import train as run_training
     from useg.experiments.train_on import train_on
-    from useg.runs.bringing import here
     from useg.runs.record import check_tags
 
     check_budget(minutes, epochs, steps)
@@ -118,10 +117,7 @@ def train(
         result = train_on(on, elsewhere or str(place.absolute()), what, settings, options, files, resume, listener)
     else:
         if resume is not None and elsewhere is not None:
-            resume = here(resume, place, elsewhere, also_dead=True)
-            run = place / "runs" / resume
-            if not any(file for kind in ("checkpoints", "before-cooldown") for file in run.glob(f"**/{kind}/*")):
-                say("its checkpoints are not on this machine, so it begins at its first step")
+            resume = _brought(resume, place, elsewhere)
         result = run_training(
             what, home=place, data_home=elsewhere, config=settings, classes=classes, plan_file=plan, name=name,
             tags=tags or (), resume=resume, minutes=minutes if resume is not None else None,
@@ -185,3 +181,14 @@ def summary(result: dict[str, Any]) -> str:
         lines.append(f"  membranes: V_rand {membranes['v_rand']:.4f}, V_info {membranes['v_info']:.4f}")
     lines += [f"model   {result['bundle']}", f"report  {result['report']}"]
     return "\n".join(lines)
+
+
+def _brought(run: str, home: Path, elsewhere: str) -> str:
+    """The id of a run that is to go on, and that is here from now on."""
+    from useg.runs.bringing import here
+
+    run = here(run, home, elsewhere, also_dead=True)
+    folder = home / "runs" / run
+    if not any(file for kind in ("checkpoints", "before-cooldown") for file in folder.glob(f"**/{kind}/*")):
+        note("its checkpoints are not on this machine, so it begins at its first step")
+    return run

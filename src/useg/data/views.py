@@ -165,35 +165,25 @@ class ViewFiles:
             with self._lock:
                 self._changed[sample.key] = found, tuple(files)
 
-    def check(self, samples: Sequence[Sample]) -> None:
+    def check(self, samples: Sequence[Sample], *, also_here: bool = True) -> None:
         """See that all files of these samples can be had, before the first is fetched.
+
+        Args:
+            also_here: read and compare what does not come from the home, too.
 
         Raises:
             DataError: files were withdrawn, are not in the home, or not what was added; all are named.
         """
         problems: list[Problem] = []
+        refs: dict[str, tuple[str, str]] = {}
         for sample in samples:
             files = self._files(sample.key)
-            here = {self._places[path]: ref.digest for path, ref in files.items() if path in self._places}
+            here = {self._places[path]: ref.digest for path, ref in files.items() if path in self._places and also_here}
             try:
                 self._check(sample.key, here)
             except DataError as error:
                 problems += error.problems
-        self.check_home(samples, problems)
-
-    def check_home(self, samples: Sequence[Sample], problems: Sequence[Problem] = ()) -> None:
-        """See that the home has the files of these samples that are to come from it; their bytes are not looked at.
-
-        Args:
-            samples: of this version. problems: what was found before; raised, too.
-
-        Raises:
-            DataError: files were withdrawn, or are not in the home; all are named.
-        """
-        problems, refs = list(problems), dict[str, tuple[str, str]]()
-        for sample in samples:
-            files = self._files(sample.key).items()
-            refs |= {ref.digest: (sample.key, path) for path, ref in files if path not in self._places}
+            refs |= {ref.digest: (sample.key, path) for path, ref in files.items() if path not in self._places}
         objects = self._fetcher.objects
         for digest, there in zip(refs, objects.has(list(refs)), strict=True):
             if not there:

@@ -85,7 +85,7 @@ def prepare(
     """
     started = time.monotonic() if started is None else started
     if isinstance(data, View):
-        data.files.check_home(data.reading.samples)
+        data.files.check(data.reading.samples, also_here=False)
     known = examined(data, classes, progress)
     found, source = known.found, known.source
     mapping, fingerprint = found.mapping, found.fingerprint
