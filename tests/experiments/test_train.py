@@ -254,6 +254,20 @@ def test_a_run_whose_time_is_over_is_extended_by_all_that_was_asked_for(data: Pa
         assert losses(events)[-1][0] > end + 0.1 * (extension["stop"] - end)
 
 
+def test_what_shortened_a_run_in_its_cool_down_does_not_shorten_its_extension(
+    data: Path, home: Path, monkeypatch
+) -> None:
+    from useg.experiments.attempt import Budget
+
+    monkeypatch.setattr(Budget, "steps_that_fit", lambda self, spent, step, left: 4 if step == 14 else left)
+    first = train(data, home=home, config=small())
+    folder = RunFolder(Path(first["folder"]))
+    assert losses(folder.journal())[-1][0] == 18
+    monkeypatch.undo()
+    train(None, home=home, resume=first["run"], epochs=4)
+    assert losses(folder.journal())[-1][0] == 18 + 40
+
+
 @pytest.mark.slow
 def test_decisions_of_the_clock_are_replayed_at_their_step(data: Path, home: Path, monkeypatch) -> None:
     """A run shortened at step 14, in its cool-down, stopped at 16, and begun again: steps 1 to 14 do not change."""

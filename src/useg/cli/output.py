@@ -136,7 +136,7 @@ def progress(description: str, *, total: float | None = None) -> Iterator[Advanc
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.12g}/{task.total:,.12g}" if total is not None else "{task.completed:,.12g}"),
+        TextColumn("{task.completed:.12g}/{task.total:.12g}" if total is not None else "{task.completed:.12g}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -162,7 +162,7 @@ def _lines(description: str, total: float | None) -> Advance:
         if now - last < QUIET_INTERVAL_S and completed != whole:
             return
         last = now
-        of = "" if whole is None else f"/{whole:,.12g}"
-        note(f"{description} {completed:,.12g}{of} {status}".rstrip())
+        of = "" if whole is None else f"/{whole:.12g}"
+        note(f"{description} {completed:.12g}{of} {status}".rstrip())
 
     return advance

@@ -149,7 +149,9 @@ class Attempt:
             if more_steps is not None:
                 allowed = None if minutes is None else self._spent() + training_seconds(60 * minutes)
                 self.budget = Budget(allowed)
-                self._decide(journal, trainer.stop + more_steps, "extended by the user", seconds_allowed=allowed)
+                end = self._pending[-1]["stop"] if self._pending else trainer.stop
+                self._pending.clear()  # what shortened the run before does not shorten what is asked for now
+                self._decide(journal, end + more_steps, "extended by the user", seconds_allowed=allowed)
             with listener.progress(label) as advance:
                 self._steps(journal, checkpoints, listener, advance)
         finally:
