@@ -309,10 +309,12 @@ def test_in_a_real_bucket(tmp_path: Path, trainer: Start, s3_url: str) -> None:
 def test_the_system_is_sampled(tmp_path: Path, trainer: Start) -> None:
     running = trainer("log_for_ever()", tmp_path, interval_s=0.2)
     file = running.attempt / "system.jsonl"
-    until(lambda: file.exists() and file.read_bytes().count(b"\n") >= 3)
-    sample = orjson.loads(file.read_bytes().splitlines()[1])
-    assert sample["memory_bytes"] > 10 * 2**20
-    assert sample["cpu_percent"] > 0
+
+    def samples() -> list[dict[str, float]]:
+        return [orjson.loads(line) for line in file.read_bytes().split(b"\n")[:-1]] if file.exists() else []
+
+    until(lambda: any(sample["cpu_percent"] > 0 for sample in samples()[1:]))
+    assert all(sample["memory_bytes"] > 10 * 2**20 for sample in samples())
 
 
 def test_the_keeper_is_light() -> None:
