@@ -38,6 +38,7 @@ from useg.data.query import query
 from useg.data.sharing import send
 from useg.data.stocktaking import take_stock
 from useg.data.versions import Dataset, Version
+from useg.home.ahead import Ahead
 from useg.home.cache import Cache
 from useg.home.fetching import Fetcher
 from useg.home.objects import Objects
@@ -287,13 +288,14 @@ def warm() -> dict[str, Any]:
         refs = [[ref for refs in row.files.values() for ref in refs] for row in rows]
         wanted = [[(ref.digest, ".png") for ref in group] for group in refs]
         plain = [[folder / "data" / ref.path for ref in group] for group in refs]
-        with fetcher.ahead(wanted) as ahead:
-            cold = timed(lambda: [read(ahead.files(group)) for group in wanted])
 
         def from_cache(take: Any) -> None:
-            with fetcher.ahead(wanted) as ahead:
+            with Ahead(fetcher, wanted) as ahead:
                 for group in wanted:
-                    take(ahead.files(group))
+                    with ahead.holding(group) as files:
+                        take(files)
+
+        cold = timed(lambda: from_cache(read))
 
         takes = {"decoded": read, "bytes_alone": slurp}
         speeds: dict[str, list[float]] = {label: [] for label in takes}
@@ -331,6 +333,7 @@ import random
 from pathlib import Path
 from useg.data.images import read_image
 from useg.data.versions import Dataset
+from useg.home.ahead import Ahead
 from useg.home.cache import Cache
 from useg.home.fetching import Fetcher
 from useg.home.objects import Objects
@@ -346,14 +349,16 @@ known = time.time()
 order = files_of(manifest)
 random.Random(5).shuffle(order)
 ordered = time.time()
-with Fetcher(objects, cache).ahead(order) as ahead:
+with Ahead(Fetcher(objects, cache), order) as ahead:
     for group in order[:BATCH]:
-        for file in ahead.files(group):
-            read_image(str(file))
+        with ahead.holding(group) as files:
+            for file in files:
+                read_image(str(file))
     first = time.time()
     for group in order[BATCH:40 * BATCH]:
-        for file in ahead.files(group):
-            read_image(str(file))
+        with ahead.holding(group) as files:
+            for file in files:
+                read_image(str(file))
     more = time.time()
 print(first - imported, first - float(sys.argv[3]), known - imported, ordered - known, 39 * BATCH / (more - first))
 """
