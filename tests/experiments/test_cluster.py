@@ -172,8 +172,8 @@ def test_a_sweep_on_two_nodes(place: Place) -> None:
         assert run.record()["status"] == "finished"
         assert len(steps_of(run)) == 3
         assert (run.path / "model.useg").exists()
+        assert not list(run.path.glob("attempts/*/checkpoints/*"))
     assert place.run(failed["run"]).record()["status"] == "failed"
-    assert not list(place.store.glob("runs/*/attempts/*/checkpoints/*"))
     program = (
         "import json, sys; from useg.experiments.cluster import overview; print(json.dumps(overview(sys.argv[1])))"
     )

@@ -12,6 +12,9 @@ from useg.segmentation.flooding import bounding_box
 
 Mask = Bool[np.ndarray, "*space"]
 
+_LARGEST_EXACT = 1000.0
+"""Pixels; up to here the square of a distance in single precision rounds to the right whole number."""
+
 
 @dataclass(frozen=True)
 class SurfaceScores:
@@ -123,8 +126,10 @@ def _distances(start: Mask, goal: Mask, spacing: tuple[float, ...]) -> Float[np.
     if start.ndim == 2 and spacing[0] == spacing[1]:
         import cv2
 
-        away = cv2.distanceTransform((~goal).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        return np.asarray(away[start], dtype=np.float64) * spacing[0]
+        away = cv2.distanceTransform((~goal).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[start]
+        if away.max() < _LARGEST_EXACT:
+            # its last bit is another one from call to call, and squares of distances between pixels are whole
+            return np.asarray(np.sqrt(np.rint(np.square(away, dtype=np.float64))) * spacing[0])
     if start.size < 8 * (points + targets):
         return np.asarray(ndimage.distance_transform_edt(~goal, sampling=spacing)[start], dtype=np.float64)
     distances = np.zeros(points)
