@@ -24,7 +24,8 @@ from useg.cli.output import BROKEN_PIPE, abandon_stdout, error
 __all__ = ["COMMANDS", "application", "main"]
 
 COMMANDS = (
-    "inspect", "plan", "train", "sweep", "predict", "evaluate", "data", "runs", "reproduce", "serve", "users", "cluster"
+    "inspect", "plan", "train", "sweep", "submit", "jobs", "predict", "evaluate", "data", "runs", "reproduce", "serve",
+    "users", "cluster",
 )  # fmt: skip
 
 
@@ -53,16 +54,18 @@ class _Commands(Mapping[str, Any]):
 
 
 def _made(name: str) -> typer.Typer:
-    """The function of a module that has its name; or, of a group, all that its `COMMANDS` names, each read by its class
-    in `CLASSES`, where it has one.
+    """The function of a module that has its name; or, of a group, all that its `COMMANDS` names, and what it does when
+    none is named, `DEFAULT`. Each is read by its class in `CLASSES`, where it has one.
     """
     module = importlib.import_module(f"useg.cli.{name}")
     functions, classes = getattr(module, "COMMANDS", None), getattr(module, "CLASSES", {})
-    made = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=functions is not None)
+    default = getattr(module, "DEFAULT", None)
+    made = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=bool(functions and not default))
     for each, function in (functions or {name: getattr(module, name)}).items():
         made.command(each, short_help=_first_line(function), cls=classes.get(each))(guarded(function))
     if functions is not None:
-        made.callback(help=module.__doc__, short_help=_first_line(module))(lambda: None)
+        alone = guarded(default) if default else lambda: None
+        made.callback(help=module.__doc__, short_help=_first_line(module), invoke_without_command=bool(default))(alone)
     return made
 
 

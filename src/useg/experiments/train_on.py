@@ -2,28 +2,24 @@
 
 import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 import orjson
-import tomli_w
 
 from useg.config import Config
 from useg.data.views import View
 from useg.errors import ConfigError, InputError, ResourceError, UsegError
 from useg.experiments.cluster import Cluster, Work, address_here, connected, credentials
 from useg.experiments.listening import Listener
-from useg.experiments.on_node import folder_for_runs, is_free
+from useg.experiments.ordered import Order, carry_out, threads_of, words_and_files
 from useg.experiments.prepare import MEETING
 from useg.experiments.sharing_out import sharing
 from useg.home.opening import is_folder, open_home
@@ -50,22 +46,6 @@ class Share(TypedDict):
     gpus: int
 
 
-@dataclass(frozen=True)
-class Order:
-    """What nodes are told of a training.
-
-    Attributes:
-        address: of the home. words: what follows `useg train`. files: what options name, by option.
-        run: to go on with. environment: what a node needs to open the home.
-    """
-
-    address: str
-    words: tuple[str, ...]
-    files: Mapping[str, bytes]
-    run: str | None
-    environment: Mapping[str, str]
-
-
 def train_on(
     on: str, address: str, data: Path | View | None, config: Config, options: Mapping[str, Sequence[str | None] | None],
     files: Mapping[str, Path | None], resume: str | None, listener: Listener,
@@ -83,22 +63,14 @@ def train_on(
     Raises:
         InputError, ConfigError: before anything is written. ResourceError: workers died too often.
     """
-    words = [word for option, given in options.items() for each in given or () if each for word in (option, each)]
-    workers, threads = config.workers, config.train.threads
+    if data is None and resume is None:
+        raise InputError("nothing to train on: name a data set of the home, or a run to --resume")
+    words, contents = words_and_files(None if resume is not None else data, config, options, files)
+    workers, threads = config.workers, threads_of(config, contents)
     if resume is not None:
         resume, workers, threads = _recalled(address, resume)
-    elif isinstance(data, View):
-        words.insert(0, f"{data.origin.dataset}@{data.origin.commit}")
-    else:
-        raise InputError(
-            f"{data}: nodes of a cluster do not have this folder; make it a data set of a home that they reach: "
-            f"useg data add {data} --name NAME, then train on NAME"
-        )
     if config.folds:
         raise ConfigError("folds are trained one after another here: have a sweep with `folds = K` train them on nodes")
-    settings = tomli_w.dumps(config.model_dump(mode="json", exclude_defaults=True)).encode()
-    contents = {option: file.read_bytes() for option, file in files.items() if file} | {"--config": settings}
-    threads = tomllib.loads(contents["--plan"].decode())["threads"] if "--plan" in contents else threads
     with connected(on, listener.note) as cluster:
         most = max(node.cpus for node in cluster.nodes)
         threads = threads or max((n for n in range(1, most + 1) if cluster.room(n) >= workers), default=1)
@@ -244,64 +216,14 @@ def lead(order: Order, world: int) -> Iterator[tuple[str, Any]]:
     """Be the first worker, on this node.
 
     Yields:
-        ("meeting", where the others find it), ("run", its id), ("said", a line for the user), and in the end
-        ("end", (exit status, result as JSON or nothing, last words)).
+        ("meeting", where the others find it), and what `carry_out` does.
     """
-    os.environ.update(order.environment)
-    store = open_home(order.address)[0]
-    run = order.run if order.run and is_free(store, order.run) else None
-    with folder_for_runs(order.address, store, "training") as home, tempfile.TemporaryDirectory() as place:
-        if run is not None and not is_folder(order.address):
-            bring(store, run, home)
-        words = [*order.words]
-        for option, content in order.files.items():
-            file = Path(place, option.strip("-"))
-            file.write_bytes(content)
-            words += [option, str(file)]
-        with socket.socket() as free:
-            free.bind(("", 0))
-            meeting = f"tcp://{address_here()}:{free.getsockname()[1]}"
-        _name_interface()
-        out, err = Path(place, "out"), Path(place, "err")
-        with out.open("wb") as results, err.open("wb") as said:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "useg", "train", *(["--resume", run] if run else words), "--home", order.address,
-                 "--json"], stdin=subprocess.DEVNULL, stdout=results, stderr=said,
-                env=os.environ | {MEETING: f"{meeting} {world}"}, start_new_session=True,
-            )  # fmt: skip
-        yield "meeting", meeting
-        try:
-            yield from _follow(process, err, home, run)
-            why = err.read_text(errors="replace").rpartition("error: ")
-            result = out.read_text(errors="replace").strip().rpartition("\n")[2]
-            shown = result.replace(str(home), order.address.rstrip("/"))
-            yield "end", (process.returncode, shown, why[2].strip() if why[1] else "")
-        finally:
-            for again in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
-                with suppress(subprocess.TimeoutExpired):
-                    process.send_signal(again)
-                    process.wait(_TO_END_S / 3)
-
-
-def _follow(process: "subprocess.Popen[bytes]", err: Path, home: Path, run: str | None) -> Iterator[tuple[str, Any]]:
-    """What a training says, until it ends; its run when that can be gone on with."""
-    told, is_known, has_ended, has_failed = 0, False, False, False
-    while not has_ended:
-        has_ended = process.poll() is not None
-        lines = err.read_text(errors="replace").splitlines(keepends=True)
-        for line in lines[told:]:
-            if line.endswith("\n"):
-                told += 1
-                found = _RUN.match(line)
-                run = found[1] if found else run
-                has_failed = has_failed or line.startswith("error: ")
-                if not has_failed:
-                    yield "said", line.rstrip()
-        if run and not is_known and (home / "runs" / run / "plan.toml").exists():
-            is_known = True
-            yield "run", run
-        if not has_ended:
-            time.sleep(_WAIT_S)
+    with socket.socket() as free:
+        free.bind(("", 0))
+        meeting = f"tcp://{address_here()}:{free.getsockname()[1]}"
+    _name_interface()
+    yield "meeting", meeting
+    yield from carry_out(order, {MEETING: f"{meeting} {world}"})
 
 
 def beside(order: Order, run: str, rank: int, world: int, meeting: str) -> Iterator[Any]:
@@ -335,4 +257,4 @@ def _name_interface() -> None:
             os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
 
 
-__all__ = ["Order", "beside", "lead", "train_on"]
+__all__ = ["beside", "lead", "train_on"]

@@ -1,4 +1,4 @@
-"""What a home keeps: every object that its refs and runs lead to."""
+"""What a home keeps: every object that its refs, runs and jobs lead to."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,12 +32,13 @@ def reachable(store: Store, objects: Objects) -> Words:
 
 
 def _starts(store: Store) -> list[str]:
-    """The keys of the latest entries of refs, and of runs' records."""
+    """The keys of the latest entries of refs, of runs' records, and of what jobs of the queue are."""
     latest: dict[str, str] = {}
     for entry in store.list("refs/"):
         if match := _REF.fullmatch(entry.key):
             latest[match[1]] = entry.key  # sorted, so that the last one is the latest
-    return [*latest.values(), *(entry.key for entry in store.list("runs/") if _RUN.fullmatch(entry.key))]
+    runs = (entry.key for entry in store.list("runs/") if _RUN.fullmatch(entry.key))
+    return [*latest.values(), *runs, *(entry.key for entry in store.list("jobs/asked/"))]
 
 
 def closure(objects: Objects, records: Sequence[str], *, nearer: Objects | None = None) -> list[str]:

@@ -60,7 +60,7 @@ def claim_attempt(store: Store, run: str, *, interval_s: float = INTERVAL_S) -> 
         ResourceError: the home does not answer, or is full.
     """
     claim = orjson.dumps(
-        {"interval_s": interval_s, "host": os.uname().nodename, "pid": os.getpid(), "machine": _machine()}
+        {"interval_s": interval_s, "host": os.uname().nodename, "pid": os.getpid(), "machine": machine()}
     )
     number = 1 + max(_attempts(store, run), default=0)
     # to look first is cheap where many come at once
@@ -184,7 +184,7 @@ def check_free(store: Store, run: str) -> None:
     until = time.monotonic() + _ENDING_S
     while status_of(store, run) == "running":
         holder = holder_of(store, run)
-        is_gone = holder is not None and holder.machine == _machine() and not _lives(holder.pid)
+        is_gone = holder is not None and holder.machine == machine() and not lives(holder.pid)
         if holder is None or (is_gone and time.monotonic() > until):
             return
         if not is_gone:
@@ -274,7 +274,7 @@ def _read(store: Store, key: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _machine() -> str:
+def machine() -> str:
     """What two processes have in common that see each other's numbers."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
@@ -283,7 +283,8 @@ def _machine() -> str:
         return ""
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether there is such a process on this machine, as far as can be seen."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
@@ -292,4 +293,4 @@ def _lives(pid: int) -> bool:
 
 
 __all__ = ["INTERVAL_S", "Holder", "Lease", "Status", "Watcher", "check_free", "claim_attempt", "holder_of",
-           "status_of", "stop_run"]  # fmt: skip
+           "lives", "machine", "status_of", "stop_run"]  # fmt: skip

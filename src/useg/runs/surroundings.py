@@ -30,7 +30,7 @@ def surroundings(
     except UsegError:
         names = []
         code = _code(None, script, names)
-    return {"code": code, "environment": environment(torch), "user": _user(), "host": os.uname().nodename,
+    return {"code": code, "environment": environment(torch), "user": user(), "host": os.uname().nodename,
             "names": names}  # fmt: skip
 
 
@@ -54,7 +54,8 @@ def _code(objects: Objects | None, script: Path | None, names: list[str]) -> dic
     return code
 
 
-def _user() -> str | None:
+def user() -> str | None:
+    """Whoever runs this process; None where the system has no name for them."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -4,11 +4,12 @@
 |---|---|---|
 | `packs/`, `index/` | yes | the name is the BLAKE3 of the content |
 | `refs/` | yes, but no entry that takes the name away | the next number, a JSON record with `to` |
-| `runs/` | yes | |
+| `runs/`, `jobs/` | yes | |
 | `condemned/`, `tombstones/`, others | no | |
 
-A writer takes nothing away, with one exception: a run that is alive replaces its own pieces and leases with newer ones,
-so the keys of a run whose lease rose in the last ten minutes may go, except its record and its claims.
+A writer takes nothing away, with two exceptions: a run that is alive replaces its own pieces and leases with newer
+ones, so the keys of a run whose lease rose in the last ten minutes may go, except its record and its claims; and a
+dispatcher replaces its counter.
 """
 
 import re
@@ -24,7 +25,8 @@ ALIVE_S = 600.0
 _NAMED_BY_DIGEST = re.compile(r"(?:packs|index)/(.*)")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REF = re.compile(r"(refs/.+/)(\d{8})")
-_OF_WRITERS = ("packs/", "index/", "refs/", "runs/")
+_OF_WRITERS = ("packs/", "index/", "refs/", "runs/", "jobs/")
+_COUNTERS = "jobs/beats/"
 _KEPT_OF_RUNS = re.compile(r"runs/[^/]+/(record(\.json$|/)|(folds/\d+/)?attempts/\d+/lease/0{8}$)")
 
 
@@ -91,7 +93,8 @@ def check_delete(role: str, store: Store, key: str) -> None:
     """
     if role == "reader":
         raise Forbidden("a reader cannot delete")
-    if role == "writer" and (_KEPT_OF_RUNS.match(key) or not _is_of_living_run(store, key)):
+    may = key.startswith(_COUNTERS) or (not _KEPT_OF_RUNS.match(key) and _is_of_living_run(store, key))
+    if role == "writer" and not may:
         raise Forbidden("a writer cannot delete; an admin can")
 
 

@@ -96,7 +96,7 @@ class Machines:
         Returns:
             its exit status.
         """
-        if "--on" not in command and command[:1] in (["sweep"], ["train"]):
+        if "--on" not in command and (command[:1] in (["sweep"], ["train"]) or command[:2] == ["jobs", "dispatch"]):
             command = [*command, "--on", self.listed.ray]
         paths = [Path(each) for each in command if Path(each).is_file()]
         if large := [path for path in paths if path.stat().st_size > _MOST_SENT]:
