@@ -59,6 +59,8 @@ def command_reference() -> str:
         below = getattr(command, "commands", {})
         if below:
             parts += [f"## useg {name}\n", f"{command.help}\n"]
+            own = [f"| {_names(parameter)} | {_told(parameter)} |" for parameter in command.params]
+            parts += ["| | |", "|---|---|", *own, ""] if own else []
         for title, each in {f"{name} {word}": each for word, each in below.items()}.items() or [(name, command)]:
             parts += _of_command(title, each, level=3 if below else 2)
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""The queue's log, by a model: submitters, dispatchers that die at any moment, and whoever stops jobs, in every order."""
+"""The queue's log by a model: submitters, dispatchers that die, and whoever stops jobs, in every order."""
 
 from collections import Counter
 from dataclasses import asdict

@@ -1,5 +1,6 @@
 """`useg submit`: puts a training into the queue of a home, for a dispatcher to run."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +12,8 @@ from useg.cli.output import emit, note
 from useg.cli.train import Home, check_budget
 
 _ELSEWHERE = {"on": "a dispatcher names the cluster: useg jobs dispatch --on", "resume": "a job goes on by itself",
-              "home": "give --home before `train`", "json": "give --json before `train`",
               "cache_size": "a dispatcher's machines have their own"}  # fmt: skip
+_PATHS = ("data", "config", "classes", "plan")
 
 
 class Submitting(TyperCommand):
@@ -45,6 +46,7 @@ def submit(
     from useg.runs.surroundings import user
 
     given = _parsed(command)
+    home, json = given["home"] or home, given["json"] or json
     check_budget(given["minutes"], given["epochs"], given["steps"])
     check_tags(given["tags"] or ())
     settings = load_config(
@@ -64,7 +66,8 @@ def submit(
     asked = {"words": words, "files": texts, "threads": threads, "workers": settings.workers,
              "records": [data.origin.commit] if isinstance(data, View) else []}  # fmt: skip
     needs = {"cpus": cpus or (threads * settings.workers if threads else None), "gpus": gpus, "priority": priority}
-    number = QueueLog(store).submit(asked, {"what": " ".join(command), "user": user() or "unknown", **needs})
+    what = shlex.join(word for word in command if word != "--json")
+    number = QueueLog(store).submit(asked, {"what": what, "user": user() or "unknown", **needs})
     emit({"job": number, "home": store.url}, json=json, text=f"job {number}")
     note("a dispatcher runs it: useg jobs dispatch; look at it with: useg jobs")
 
@@ -95,7 +98,7 @@ def _parsed(command: list[str]) -> dict[str, Any]:
             raise InputError(f"train --{option.replace('_', '-')} cannot be queued: {why}")
     if given["data"] is None:
         raise InputError("nothing to train on: name a data set of the home")
-    return {name: Path(value) if name == "data" else value for name, value in given.items()}
+    return {name: Path(value) if name in _PATHS and value is not None else value for name, value in given.items()}
 
 
 CLASSES = {"submit": Submitting}

@@ -65,7 +65,7 @@ class _Running:
     work: Work
     cpus: int
     gpus: int
-    since: float = field(default_factory=time.monotonic)
+    since: float
     stop_after: float = 0.0
     news: list[Event] = field(default_factory=list)
     has_ended: bool = False
@@ -200,7 +200,7 @@ class Dispatcher:
         if added:
             job = self._log.queue.jobs[added[0]["job"]]
             cpus, gpus = self._need(job)
-            self._works[job.number] = _Running(job.attempt, self._begun(job, cpus, gpus), cpus, gpus)
+            self._works[job.number] = _Running(job.attempt, self._begun(job, cpus, gpus), cpus, gpus, time.monotonic())
             self._listener.note(f"job {job.number} of {job.user}: {job.what}")
         return bool(added)
 
@@ -243,6 +243,7 @@ class Dispatcher:
 
     def _close(self) -> None:
         """End what still runs: it saves, and waits again."""
+        self._hear()
         for each in self._works.values():
             each.work.cancel()
         until = time.monotonic() + _TO_CLOSE_S
