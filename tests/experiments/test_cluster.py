@@ -265,6 +265,31 @@ def test_a_training_that_cannot_begin(place: Place) -> None:
     assert f"has useg {useg.__version__}, here it is 0.0.1" in refused(process)
 
 
+@needs_ray
+@pytest.mark.slow
+def test_jobs_of_a_queue(place: Place) -> None:
+    sets = [word for each in SMALL for word in ("--set", each)]
+    for steps, *more in (("600", "--name", "queued", "--set", "train.checkpoint_seconds=1"), ("3",), ("3",)):
+        status, _, said = place.call(
+            "submit", "--home", place.home, "train", "discs@main", "--steps", steps, *more, *sets
+        )
+        assert status == 0, said
+    dispatch = ("jobs", "dispatch", "--home", place.home, "--on", place.ray, "--until-empty")
+    process = place.begin(*dispatch)
+    until(lambda: list(place.store.glob("runs/*-queued-*/attempts/1/checkpoints/*")))
+    kill_one("train")
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    _, out, _ = place.call("jobs", "--home", place.home, "--json")
+    jobs = json.loads(out)["jobs"]
+    assert [job["state"] for job in jobs] == ["finished"] * 3
+    assert [job["attempt"] for job in jobs] == [2, 1, 1]
+    check_that_it_went_on(place.run("-queued-"), 600)
+    assert place.env.get("USEG_TOKEN") not in "".join(
+        file.read_text() for file in place.store.glob("jobs/**/*") if file.is_file()
+    )
+
+
 def workers_of_ray() -> list[psutil.Process]:
     return [each for each in psutil.process_iter(["cmdline"]) if (each.info["cmdline"] or [""])[0] == "ray::telling"]
 
