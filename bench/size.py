@@ -10,11 +10,11 @@ SOURCE = Path("src/useg")
 # 150 and 10,000 were the wish; the readers and writers of every format that is wanted took 5,000 more, versions of data
 # (stores, packs, garbage, manifests, queries, merges, stripping) another 7,000, runs (keeper, capture, index,
 # comparison) 5,500, alerts, MLflow and environments built anew 2,200, a home over HTTP
-# 900, sweeps 1,000, hosts brought up over ssh 600. A diet is due.
+# 900, sweeps 1,000, hosts brought up over ssh 600, a queue of jobs 700. A diet is due.
 MEDIAN_MODULE_LINES = 160
 MODULE_LINES = 400
 FUNCTION_BODY_LINES = 50
-ALL_SOURCE_LINES = 35_500
+ALL_SOURCE_LINES = 36_200
 
 
 @dataclass(frozen=True)
