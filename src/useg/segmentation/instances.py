@@ -101,18 +101,22 @@ def targets(
     return classes, None
 
 
-def _differs(instances: Instances, *, from_background: bool) -> Bool[np.ndarray, "*space"]:
-    """Object pixels that share a face with a pixel of another object (or also with background)."""
-    found = np.zeros(instances.shape, dtype=bool)
+def _edges(instances: Instances) -> tuple[Bool[np.ndarray, "*space"], Bool[np.ndarray, "*space"]]:
+    """Object pixels that share a face with a pixel of another object or of background, and those with an object's."""
+    thin, contact = (np.zeros(instances.shape, dtype=bool) for _ in range(2))
+    inside = instances > 0
     for axis in range(instances.ndim):
-        first = instances[(slice(None),) * axis + (slice(None, -1),)]
-        second = instances[(slice(None),) * axis + (slice(1, None),)]
-        unlike = first != second
-        if not from_background:
-            unlike &= (first > 0) & (second > 0)
-        found[(slice(None),) * axis + (slice(None, -1),)] |= unlike
-        found[(slice(None),) * axis + (slice(1, None),)] |= unlike
-    return found & (instances > 0)
+        before = (slice(None),) * axis + (slice(None, -1),)
+        after = (slice(None),) * axis + (slice(1, None),)
+        unlike = instances[before] != instances[after]
+        thin[before] |= unlike
+        thin[after] |= unlike
+        unlike &= inside[before]
+        unlike &= inside[after]
+        contact[before] |= unlike
+        contact[after] |= unlike
+    thin &= inside
+    return thin, contact
 
 
 def _next_in_object(pixels: Bool[np.ndarray, "*space"], instances: Instances) -> Bool[np.ndarray, "*space"]:
@@ -128,9 +132,8 @@ def _next_in_object(pixels: Bool[np.ndarray, "*space"], instances: Instances) ->
 
 
 def _rim(instances: Instances) -> Bool[np.ndarray, "*space"]:
-    thin = _differs(instances, from_background=True)
-    contact = _differs(instances, from_background=False)
-    rim = thin | (_next_in_object(contact, instances) & (instances > 0))
+    thin, contact = _edges(instances)
+    rim = thin | _next_in_object(contact, instances) if contact.any() else thin
     all_rim = _objects_without(instances, ~rim)
     if all_rim.any():
         rim &= thin | ~all_rim[instances]
@@ -147,7 +150,7 @@ def _objects_without(instances: Instances, kept: Bool[np.ndarray, "*space"]) -> 
     present = np.zeros(ids, dtype=bool)
     present[instances.reshape(-1)] = True
     present[0] = False
-    present[instances[kept]] = False
+    present[np.where(kept, instances, 0).reshape(-1)] = False
     return present
 
 
@@ -279,7 +282,7 @@ def flooded(
         return _grown(mask, strength, parameters), line
     winner = outputs[1:num_classes].argmax(axis=0)
     # objects of two classes are never one
-    line = np.where(_differs(winner + np.int32(1), from_background=False), line.dtype.type(1), line)
+    line = np.where(_edges(winner + np.int32(1))[1], line.dtype.type(1), line)
     result = np.zeros(mask.shape, dtype=np.int32)
     for foreground_class in range(num_classes - 1):
         here = mask & (winner == foreground_class)

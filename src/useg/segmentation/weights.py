@@ -7,6 +7,7 @@ how many there are.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ Border = Literal["none", "2015", "2019"]
 _NEGLECTED = 5e-4
 _FAR = 12000
 _BLOCK = 1 << 16
+_NO_OBJECT = (1 << 16) - 1
 
 
 def border_weights_2015(
@@ -46,8 +48,8 @@ def border_weights_2015(
     if not len(found) or (found == found[0]).all():
         return np.zeros(instances.shape, dtype=np.float32)
     radius = sigma_px * math.sqrt(-2 * math.log(_NEGLECTED))
-    nearest, second = _two_nearest(instances, radius, steps)
-    weights = _border_term(nearest, second, w0, sigma_px, radius)
+    squares = _two_nearest(instances, radius, steps, near=radius / 2)
+    weights = _border_term(squares, w0, sigma_px, radius)
     weights[(instances > 0) & ~_touching(instances, earlier=False)] = 0.0
     return weights
 
@@ -85,13 +87,12 @@ def border_weights_2019(
         raise InputError(f"border weights: ratio {ratio}, decay {decay_px} px; wanted 0 to 1, and above 0")
     gapped = open_gaps(instances)
     cut = math.sqrt(-2 * math.log(_NEGLECTED))
-    nearest, second = _two_nearest(gapped, sigma_px * cut, steps)
-    weights = _border_term(nearest, second, w0, sigma_px, sigma_px * cut)
+    squares = _two_nearest(gapped, sigma_px * cut, steps)
+    weights = _border_term(squares, w0, sigma_px, sigma_px * cut)
     weights += np.float32(ratio)
     if decay_px > sigma_px:
-        nearest, _ = _two_nearest(gapped, decay_px * cut, steps, only_first=True)
-    belt = np.flatnonzero(nearest <= decay_px * cut)
-    close = nearest.reshape(-1)[belt]
+        squares = _two_nearest(gapped, decay_px * cut, steps, only_first=True)
+    belt, close = squares.within(squares.nearest, decay_px * cut)
     weights.reshape(-1)[belt] += np.float32(1 - ratio) * np.exp(close * close * np.float32(-0.5 / decay_px**2))
     weights[gapped > 0] = 1.0
     return weights
@@ -208,19 +209,24 @@ def _steps(instances: Instances, sampling: Sequence[float] | None, w0: float, si
     return steps
 
 
-def _border_term(nearest: np.ndarray, second: np.ndarray, w0: float, sigma_px: float, radius: float) -> np.ndarray:
-    weights = np.zeros(nearest.shape, dtype=np.float32)
-    total = nearest + second
-    near = np.flatnonzero(total <= radius)
-    sums = total.reshape(-1)[near]
-    weights.reshape(-1)[near] = np.float32(w0) * np.exp(sums * sums * np.float32(-0.5 / sigma_px**2))
+def _border_term(squares: "_Squares", w0: float, sigma_px: float, radius: float) -> np.ndarray:
+    weights = np.zeros(squares.nearest.shape, dtype=np.float32)
+    # of two whose sum is within the radius, the lesser is within half of it
+    close, first = squares.within(squares.nearest, radius / 2)
+    second = squares.distances(squares.second.reshape(-1)[close])
+    sums = first + second
+    is_near = sums <= radius
+    sums = sums[is_near]
+    weights.reshape(-1)[close[is_near]] = np.float32(w0) * np.exp(sums * sums * np.float32(-0.5 / sigma_px**2))
     return weights
 
 
 def _touching(instances: Instances, *, earlier: bool) -> np.ndarray:
     """Object pixels with a pixel of another object among their neighbours (or their earlier neighbours only)."""
-    touching = np.zeros(instances.shape, dtype=bool)
     objects = np.maximum(instances, 0)
+    if instances.ndim == 2 and not earlier and objects.max(initial=0) < _NO_OBJECT:
+        return _touching_2d(objects)
+    touching = np.zeros(instances.shape, dtype=bool)
     for offset in product((-1, 0, 1), repeat=instances.ndim):
         if offset >= (0,) * instances.ndim:
             break
@@ -235,10 +241,45 @@ def _touching(instances: Instances, *, earlier: bool) -> np.ndarray:
     return touching
 
 
+def _touching_2d(objects: np.ndarray) -> np.ndarray:
+    """Object pixels whose neighbourhood of 3 x 3 has an object of a greater or of a lesser id: five times faster."""
+    import cv2
+
+    ids = objects.astype(np.uint16)
+    inside, square = ids > 0, np.ones((3, 3), np.uint8)
+    others = np.where(inside, ids, np.uint16(_NO_OBJECT))
+    differs = cv2.dilate(ids, square) != ids
+    differs |= cv2.erode(others, square) != ids
+    differs &= inside
+    return np.asarray(differs)
+
+
+@dataclass(frozen=True)
+class _Squares:
+    """Squares of distances to the nearest and the second nearest object, as whole numbers of 1 / `unit`."""
+
+    nearest: np.ndarray
+    second: np.ndarray
+    unit: int
+
+    def within(self, squares: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+        """Flat places of those that are about within a radius, and the distances there."""
+        places = np.flatnonzero(squares <= int(radius * radius * self.unit) + 1)
+        distances = self.distances(squares.reshape(-1)[places])
+        is_within = distances <= np.float32(radius)
+        return places[is_within], distances[is_within]
+
+    def distances(self, squares: np.ndarray) -> np.ndarray:
+        """Distances in pixels of the last axis, float32."""
+        return np.asarray(np.sqrt(squares.astype(np.float32) * np.float32(1 / self.unit)))
+
+
 def _two_nearest(
-    instances: Instances, radius: float, steps: tuple[float, ...], *, only_first: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to the nearest and the second nearest object, exact up to `radius`, infinite beyond.
+    instances: Instances, radius: float, steps: tuple[float, ...], *, near: float | None = None,
+    only_first: bool = False,
+) -> _Squares:  # fmt: skip
+    """Distances to the nearest and the second nearest object, exact up to `radius`; the nearest, where it is wanted
+    for no more than that, up to `near`.
 
     Squares of distances are kept as integers: as they are for pixels of equal size, else in 1/1024. Along the last
     axis the objects on either side are found by a scan. Then, one axis after the other, each pixel looks along the
@@ -258,18 +299,18 @@ def _two_nearest(
     for axis in reversed(range(instances.ndim - 1)):
         reach = min(int(radius / steps[axis]), instances.shape[axis] - 1)
         squares = [round((offset * steps[axis]) ** 2 * unit) for offset in range(1, reach + 1)]
+        # the axes before the last one need all that the last one may look at
+        most = reach if axis or near is None else min(reach, int(near / steps[axis]))
 
         def look(
-            best: np.ndarray, owner: np.ndarray, other: np.ndarray, squares: list[int] = squares
+            best: np.ndarray, owner: np.ndarray, other: np.ndarray, squares: list[int] = squares, most: int = most
         ) -> tuple[np.ndarray, ...]:
             if only_first:
                 return _nearest(best, squares, far), owner, other
-            return _look(best, owner, other, squares, far, bits)
+            return _look(best, owner, other, squares, most, far, bits)
 
         held = _along(axis, held, look)
-    near = (np.where(square > limit, np.inf, square).astype(np.float32) for square in (held[0], held[2]))
-    nearest, second = (np.sqrt(square * np.float32(1 / unit)) for square in near)
-    return nearest, second
+    return _Squares(held[0], held[2], unit)
 
 
 def _numbered(instances: Instances) -> np.ndarray:
@@ -368,13 +409,13 @@ def _nearest(best: np.ndarray, squares: list[int], far: int) -> np.ndarray:
 
 
 def _look(
-    best: np.ndarray, owner: np.ndarray, other: np.ndarray, squares: list[int], far: int, bits: int
+    best: np.ndarray, owner: np.ndarray, other: np.ndarray, squares: list[int], most: int, far: int, bits: int
 ) -> tuple[np.ndarray, ...]:
-    """One step of `_two_nearest` along the first axis, for lines side by side."""
+    """One step of `_two_nearest` along the first axis, for lines side by side; for the nearest only `most` far."""
     side, reach = len(best), len(squares)
     wide = np.dtype(np.int32 if best.dtype == np.int16 else np.int64)
     key = best.astype(wide) << bits | owner.astype(wide)
-    key = _nearest(key, [square << bits for square in squares], far << bits)
+    key = _nearest(key, [square << bits for square in squares[:most]], far << bits)
     mine = (key & wide.type((1 << bits) - 1)).astype(owner.dtype)
     nearest = (key >> bits).astype(best.dtype)
     farther = _padded(other, reach, far)
