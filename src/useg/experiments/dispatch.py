@@ -162,7 +162,9 @@ class Dispatcher:
                 self._listener.note(f"warning: dispatcher {event['by']} died; its jobs wait again")
             elif event["event"] != "run":
                 job = self._log.queue.jobs[event["job"]]
-                self._listener.note(f"job {job.number}: {job.state}{''.join(f': {line}' for line in job.lines[:1])}")
+                state = "waits again" if job.state == "waiting" else job.state
+                why = event.get("died") or next(iter(job.lines), None)
+                self._listener.note(f"job {job.number}: {state}" + (f": {why}" if why else ""))
         for each in self._works.values():
             each.news.clear()
 
