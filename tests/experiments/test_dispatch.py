@@ -250,6 +250,22 @@ class Away(Memory):
             raise ResourceError("the home does not answer")
         return super().put(key, content)
 
+    def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        if self.is_away:
+            raise ResourceError("the home does not answer")
+        return super().get(key, start, end)
+
+
+def test_a_home_that_is_away_for_a_while_fails_no_job() -> None:
+    store = Away()
+    scene = Scene(store)
+    scene.submit()
+    store.is_away = True
+    scene.turns()
+    assert not scene.stage.works
+    store.is_away = False
+    assert scene.turns().states() == ["running"]
+
 
 def test_what_ended_while_the_home_was_away_is_written_down_later() -> None:
     store = Away()
@@ -260,6 +276,7 @@ def test_what_ended_while_the_home_was_away_is_written_down_later() -> None:
     scene.stage.works[0].more = [FINISHED]
     scene.turns(3)
     assert scene.said[-1] == "warning: the home does not answer; what runs goes on"
+    assert len(scene.said) == 2
     store.is_away = False
     assert scene.turns().states() == ["finished"]
 

@@ -4,6 +4,7 @@ There may be several, each with a name of its own; the log decides who has a job
 found out by the others, or by the next one: its jobs wait again, and go on with their runs.
 """
 
+import math
 import os
 import secrets
 import time
@@ -21,6 +22,7 @@ from useg.errors import ResourceError, UsegError
 from useg.experiments.cluster import Node
 from useg.experiments.listening import Listener
 from useg.experiments.ordered import Order
+from useg.home.store import Missing
 from useg.runs.lease import stop_run
 from useg.runs.queue import Event, Job, Queue
 from useg.runs.queue_log import BEAT_S, Beat, Observer, QueueLog
@@ -89,7 +91,7 @@ class Dispatcher:
         self._works: dict[int, _Running] = {}
         self._beat, self._observer, self._looked = Beat(log.store, self.name), Observer(log.store), 0.0
         self._passed_over: set[int] = set()
-        self._is_quiet = Flag()
+        self._is_away, self._is_quiet = False, Flag()
 
     def run(self, *, until_empty: bool = False) -> None:
         """Go on until asked to stop, or until nothing is left to do here; what runs then saves, and waits again.
@@ -113,10 +115,13 @@ class Dispatcher:
         try:
             self._write_down()
             self._let_go()
-            while len(self._works) < (self._slots or 1_000_000) and self._start_one():
+            while len(self._works) < (self._slots or math.inf) and self._start_one():
                 pass
+            self._is_away = False
         except ResourceError as error:
-            self._listener.note(f"warning: {error}; what runs goes on")
+            if not self._is_away:
+                self._listener.note(f"warning: {error}; what runs goes on")
+            self._is_away = True
 
     def _keep_beating(self) -> None:
         while not self._is_quiet.wait(BEAT_S):
@@ -187,34 +192,40 @@ class Dispatcher:
                         stop_run(self._log.store, job.run)
 
     def _start_one(self) -> bool:
-        """Start the next job, if there is room for it now."""
+        """Start the next job, if there is room for it now; whether to ask again."""
         late = time.monotonic() - _LATE_S
         if any(each.work.node is None and not each.has_ended and each.since < late for each in self._works.values()):
             return False  # what was handed over waits for room, since what is free is in pieces
+        job = self._log.queue.next(self._can)
+        if job is None or job.number in self._works or not self._has_room(job):
+            return False
+        cpus, gpus = self._need(job)
+        order = self._order(job, cpus)
 
         def choose(queue: Queue) -> list[Event]:
-            job = queue.next(self._can)
-            if job is None or job.number in self._works or not self._has_room(job):
-                return []
-            return [{"event": "started", "job": job.number, "by": self.name}]
+            is_next = queue.next(self._can) is queue.jobs[job.number]
+            return [{"event": "started", "job": job.number, "by": self.name}] if is_next else []
 
-        added = self._log.add(choose)
-        if added:
-            job = self._log.queue.jobs[added[0]["job"]]
-            cpus, gpus = self._need(job)
-            self._works[job.number] = _Running(job.attempt, self._begun(job, cpus, gpus), cpus, gpus, time.monotonic())
+        if self._log.add(choose):
+            work = _Nothing(order) if isinstance(order, str) else self._place.start(order, cpus, gpus)
+            self._works[job.number] = _Running(job.attempt, work, cpus, gpus, time.monotonic())
             self._listener.note(f"job {job.number} of {job.user}: {job.what}")
-        return bool(added)
+        return True
 
-    def _begun(self, job: Job, cpus: int, gpus: int) -> Work:
+    def _order(self, job: Job, cpus: int) -> Order | str:
+        """What is handed over, or why there is nothing to hand over.
+
+        Raises:
+            ResourceError: the home does not answer.
+        """
         try:
             asked = self._log.asked(job.asked)
             threads = asked["threads"] or max(1, cpus // asked["workers"])
             words = (*asked["words"], "--tag", f"job:{job.number}", "--set", f"train.threads={threads}")
             files = {option: text.encode() for option, text in asked["files"].items()}
-        except (UsegError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            return _Nothing(f"what was asked cannot be read: {error}")
-        return self._place.start(Order(self._address, words, files, job.run, self._environment), cpus, gpus)
+        except (Missing, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            return f"what was asked cannot be read: {error}"
+        return Order(self._address, words, files, job.run, self._environment)
 
     def _need(self, job: Job) -> tuple[int, int]:
         """Cores and GPUs; where the job does not say, a GPU where there are any, and its share of a node's cores."""
