@@ -75,7 +75,8 @@ def reproduce(
 
 def verdict(proof: "Proof", run: str, not_the_same: Sequence[str] = ()) -> str:
     """The proof in a few lines, and what could not be as it was."""
-    around = [f"differs: {each}" for each in (*proof.surroundings[:_SHOWN], *not_the_same)]
+    word = "differs, without effect" if proof.verdict == "bit-identical" else "differs"
+    around = [f"{word}: {each}" for each in (*proof.surroundings[:_SHOWN], *not_the_same)]
     if len(proof.surroundings) > _SHOWN:
         around.append(f"and {len(proof.surroundings) - _SHOWN} more that differ; see {run}'s record")
     if proof.verdict == "bit-identical":
