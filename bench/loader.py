@@ -33,7 +33,7 @@ class Ready:
 def main() -> None:
     from useg.config import load_config
     from useg.experiments.prepare import prepare
-    from useg.train.batches import Batches
+    from useg.train.batches import Batches, threads_beside
     from useg.train.loop import Trainer
 
     root = Path(os.environ.get("USEG_TEST_DATA") or sys.exit("USEG_TEST_DATA must name the folder of data sets"))
@@ -44,7 +44,7 @@ def main() -> None:
         i: len(samples.sample(i).labels) / (samples.space(i)[0] * samples.space(i)[1]) for i in range(len(samples))
     }
     densest = sorted(objects, key=lambda i: -objects[i])[:IMAGES]
-    batches = Batches(prepared.plan, samples, densest, workers=prepared.plan.threads)
+    batches = Batches(prepared.plan, samples, densest, workers=threads_beside(prepared.plan.threads))
     trainer = Trainer(prepared.plan)
 
     def steps_a_second(source: Any) -> float:

@@ -29,7 +29,7 @@ from useg.runs.lease import check_free, claim_attempt
 from useg.runs.record import RunFolder, now
 from useg.runs.surroundings import surroundings
 from useg.train import probe
-from useg.train.batches import Batches, class_histogram
+from useg.train.batches import Batches, class_histogram, threads_beside
 from useg.train.loop import overfit_one_batch
 from useg.train.planning import training_seconds
 
@@ -172,7 +172,7 @@ def run_prepared(
             place.path.mkdir(parents=True, exist_ok=True)
         train_on = [i for i, split in enumerate(splits) if "train" in split]
         validate_on = [i for i, split in enumerate(splits) if "val" in split]
-        batches = Batches(plan, prepared.samples, train_on, workers=max(1, min(plan.threads, 4)))
+        batches = Batches(plan, prepared.samples, train_on, workers=threads_beside(plan.threads))
         again = None if decisions is None else decisions(f"folds/{fold}" if several else ".")
         budget = Budget(None if plan.budget_s is None else training_seconds(plan.budget_s))
         attempt = Attempt(

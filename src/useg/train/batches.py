@@ -1,11 +1,14 @@
 """Which patches a step sees, and how they are made: a pure function of (plan, samples, step), computed ahead."""
 
 import math
+import os
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from threading import Lock
+from threading import Lock, get_native_id
 
 import numpy as np
 
@@ -25,6 +28,8 @@ _AIMED_SHARE = 0.4
 """Share of patches whose middle is put on a pixel of a class drawn at random, so that rare classes are met."""
 _POSITIONS = 512
 _KEPT = 8 * _POSITIONS
+_SWITCH_S = 0.0002
+_BACK = 5
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,11 @@ def epoch_entries(spaces: Sequence[tuple[int, ...]], patch: Sequence[int]) -> li
         for position, space in enumerate(spaces)
         for _ in range(min(64, max(1, round(math.prod(space) / area))))
     ]
+
+
+def threads_beside(threads: int) -> int:
+    """How many threads prepare patches while so many train: more would wait for each other."""
+    return max(1, min(threads // 2, 4))
 
 
 class Batches:
@@ -133,9 +143,12 @@ class Batches:
     def ahead(self, start: int, stop: int, numbers: Sequence[int]) -> Generator[list[MicroBatch], None, None]:
         """The micro-batches `numbers` of the steps from `start` to `stop`, prepared by threads meanwhile."""
         following = self.samples.following(self._items(start, stop, numbers))
-        with following, ThreadPoolExecutor(self._workers, thread_name_prefix="batches") as pool:
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="batches", initializer=_stand_back)
+        with following, pool:
             waiting: deque[list[Future[MicroBatch]]] = deque()
-            step = start
+            step, interval = start, sys.getswitchinterval()
+            # between two operations of the network its thread would wait for so long, whenever a patch is being made
+            sys.setswitchinterval(_SWITCH_S)
             try:
                 while step < stop or waiting:
                     while step < stop and len(waiting) < self._keep:
@@ -143,6 +156,7 @@ class Batches:
                         step += 1
                     yield [future.result() for future in waiting.popleft()]
             finally:
+                sys.setswitchinterval(interval)
                 for futures in waiting:
                     for future in futures:
                         future.cancel()
@@ -225,6 +239,13 @@ class Batches:
             sampling=sampling,
         )
         return wanted, weights, distance
+
+
+def _stand_back() -> None:
+    """Let the network go first where both want the processor. On Linux a thread has a priority of its own."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _BACK)
 
 
 def _evenly(total: int, most: int) -> np.ndarray:
