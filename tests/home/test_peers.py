@@ -15,6 +15,7 @@ from useg.errors import ConfigError
 from useg.home import fetching as fetching_module
 from useg.home.cache import Cache
 from useg.home.fetching import Fetcher
+from useg.home.moved import moved
 from useg.home.objects import Objects
 from useg.home.offering import offered
 from useg.home.peers import HERE, PEERS, PEERS_TOKEN, Peers, known_peers
@@ -79,6 +80,9 @@ def test_each_byte_leaves_the_home_once_however_many_machines_want_it(home: Coun
     total = sum(map(len, made))
     assert total <= home.sent <= 1.02 * total
     assert {file.name for cache in nodes.caches for file in cache.folder.glob("??/*")} == {d + s for d, s in wanted}
+    came = [moved(cache.folder) for cache in nodes.caches]
+    assert total <= sum(from_home for from_home, _ in came) <= 1.02 * total
+    assert all(total <= sum(each) <= 1.02 * total for each in came)
 
 
 def test_what_is_too_large_for_memory_goes_by_pieces(home: Counted, tmp_path: Path, monkeypatch) -> None:

@@ -43,20 +43,21 @@ def up(file: File, json: Json = False) -> None:
 
 
 def status(file: File, json: Json = False) -> None:
-    """Show the hosts: what each gives, what of that is in use, what runs there, and its cache."""
+    """Show the hosts: what each gives and has in use, what runs there, its cache, and what data came to it."""
     if _is_of_a_cloud(file):
         return _by_ray("status", file, json)
     found = _machines(file).status()
 
     def table() -> str:
-        rows = [["host", "state", "CPUs", "in use", "GPUs", "in use", "cache"]]
+        rows = [["host", "state", "CPUs", "in use", "GPUs", "in use", "cache", "from home", "from nodes"]]
         for each, said in found["hosts"].items():
             node = said.get("node") or {}
             state = said.get("problem") or ("up" if said.get("node") else "runs" if said.get("runs") else "down")
             numbers = [f"{node[key]:g}" if node else "" for key in ("cpus", "cpus_used", "gpus", "gpus_used")]
-            rows += [[each, state, *numbers, f"{said.get('cache_bytes', 0) / 1e6:.1f} MB"]]
+            sizes = [said.get(f"{key}_bytes", 0) / 1e6 for key in ("cache", "from_home", "from_nodes")]
+            rows += [[each, state, *numbers, *(f"{size:.1f} MB" for size in sizes)]]
         work = [f"{each}: {line}" for each, said in found["hosts"].items() for line in said.get("work", ())]
-        return "\n".join([*laid_out(rows, right=(2, 3, 4, 5, 6), width=terminal_width()), *work])
+        return "\n".join([*laid_out(rows, right=range(2, 9), width=terminal_width()), *work])
 
     emit(found, json=json, text=table)
     _end(found, said=not json)

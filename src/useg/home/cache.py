@@ -4,6 +4,7 @@
     <folder>/.parts/                 files being written; renamed when whole and of the right digest
     <folder>/.pins/                  what running processes hold
     <folder>/.used                   how much room all objects take; never less than they do
+    <folder>/.moved                  bytes that came to this machine: from homes, and from other machines' caches
     <folder>/.lock                   held while an object comes in, while objects go, and while a pin changes
 
 Readers hold no lock. Objects are only ever copies of what a home has: what is lost here is fetched again.

@@ -11,10 +11,11 @@ from typing import TypeVar
 from useg.errors import DamagedFile
 from useg.home.cache import Cache
 from useg.home.locks import claims_in
+from useg.home.moved import count_moved
 from useg.home.objects import LOT_BYTES, Objects, in_lots
 from useg.home.peers import Peers, Wanted
 
-_Piece = TypeVar("_Piece")
+_Piece = TypeVar("_Piece", bytes, tuple[str, bytes])
 _WAIT_S = 0.01
 
 
@@ -93,26 +94,28 @@ class Fetcher:
             yield from in_lots((digest, self.objects.length(digest)) for digest in ours)
 
     def _fill(self, suffixes: Mapping[str, Sequence[str]], stop: Event) -> None:
-        packed = []
+        packed, came = [], _Came(stop)
         for digest, absent in suffixes.items():
             whole = self.objects.store.path(f"packs/{digest}")
             for suffix in absent:
                 if whole is not None and whole.is_file():
                     self.cache.lend(digest, whole, suffix)
                 elif self.objects.length(digest) > LOT_BYTES:
-                    self.cache.add(digest, _unless(stop, self.objects.stream(digest)), suffix)
+                    self.cache.add(digest, came.through(self.objects.stream(digest)), suffix)
                 else:
                     packed.append(digest)
                     break
         if packed:
-            coming = _unless(stop, self.objects.get_many(packed))
+            coming = came.through(self.objects.get_many(packed))
             self.cache.add_many((digest, suffix, content) for digest, content in coming for suffix in suffixes[digest])
+        count_moved(self.cache.folder, home=came.bytes)
 
     def _fill_from(
         self, peers: Peers, owners: Mapping[str, str], suffixes: Mapping[str, Sequence[str]], stop: Event
     ) -> dict[str, Sequence[str]]:
         """Keep what other machines give; returns what is left to the home."""
         left, shares, large = dict(suffixes), defaultdict[str, list[Wanted]](list), list[str]()
+        came = _Came(stop)
         for digest in (digest for digest in suffixes if digest in owners):
             if self.objects.length(digest) > LOT_BYTES:
                 large.append(digest)
@@ -120,7 +123,7 @@ class Fetcher:
                 shares[owners[digest]].append((digest, suffixes[digest][0]))
 
         def small() -> Iterator[tuple[str, str, bytes]]:
-            for digest, content in _unless(stop, peers.get_many(shares)):
+            for digest, content in came.through(peers.get_many(shares)):
                 for suffix in left.pop(digest, ()):
                     yield digest, suffix, content
 
@@ -128,8 +131,9 @@ class Fetcher:
         for digest in large:
             with suppress(DamagedFile):  # it broke off
                 for suffix in suffixes[digest]:
-                    self.cache.add(digest, _unless(stop, peers.stream(owners[digest], (digest, suffix))), suffix)
+                    self.cache.add(digest, came.through(peers.stream(owners[digest], (digest, suffix))), suffix)
                 del left[digest]
+        count_moved(self.cache.folder, nodes=came.bytes)
         return left
 
 
@@ -138,10 +142,18 @@ def _check(stop: Event) -> None:
         raise Stopped
 
 
-def _unless(stop: Event, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
-    for piece in pieces:
-        _check(stop)
-        yield piece
+class _Came:
+    """Counts what comes, and ends it where it is told to stop."""
+
+    def __init__(self, stop: Event) -> None:
+        self._stop, self.bytes = stop, 0
+
+    def through(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+        for piece in pieces:
+            _check(self._stop)
+            content = piece if isinstance(piece, bytes) else piece[1]
+            self.bytes += len(content)
+            yield piece
 
 
 __all__ = ["Fetcher", "Stopped", "Wanted"]

@@ -16,6 +16,7 @@ from useg.home.store import Folder, Store
 NAME_FILE = "name.txt"
 _LONGEST_NAME = 120
 
+_FEW_COLOURS, _QUALITY = 256, 80
 MOST_PIXELS = 512
 """A side longer than this many pixels is made smaller; what is looked at over time need not be large."""
 
@@ -48,7 +49,9 @@ def keep_picture(run: Path, name: str, step: int, picture: np.ndarray) -> Path:
     shown = Image.fromarray(found.astype(np.uint8))
     shown.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.BOX)
     content = io.BytesIO()
-    shown.save(content, "WEBP", lossless=True, method=4)
+    # flat colours keep every pixel; a photograph would take four times the bytes for it
+    is_flat = shown.getcolors(_FEW_COLOURS) is not None
+    shown.save(content, "WEBP", lossless=is_flat, quality=_QUALITY)
     place = run / "pictures" / folder_name(name)
     with writing(place):
         place.mkdir(parents=True, exist_ok=True)

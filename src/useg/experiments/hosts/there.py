@@ -169,12 +169,14 @@ def start(request: Request) -> Answer:
 
 
 def status(request: Request) -> Answer:
-    """What runs here, how large the cache is, and, on the head, what the cluster is."""
+    """What runs here, how large the cache is and what came to it, and, on the head, what the cluster is."""
     folder = _folder(request)
     lines = _processes(folder).values()
     size = sum(each.stat(follow_symlinks=False).st_size for each in _files(folder / "cache"))
     work = sorted({line for line in lines if " useg " in line})
-    answer: Answer = {"runs": _runs(folder, "raylet"), "cache_bytes": size, "work": work}
+    moved = [int(word) for word in _read(folder / "cache/.moved").split()] or [0, 0]
+    answer: Answer = {"runs": _runs(folder, "raylet"), "cache_bytes": size, "work": work,
+                      "from_home_bytes": moved[0], "from_nodes_bytes": moved[1]}  # fmt: skip
     if request.get("address") and answer["runs"]:
         program = "import json, sys; from useg.experiments.cluster import overview as told; "
         program += "print(json.dumps(told(*sys.argv[1:])))"
