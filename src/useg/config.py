@@ -152,6 +152,8 @@ class Config(Checked):
     fold: int | None = Field(default=None, ge=0)
     """Of the folds train this one alone; they count from 0."""
     workers: int = Field(default=1, ge=1, le=64)
+    least_workers: int | None = Field(default=None, ge=1, le=64)
+    """On a cluster: so few will do while there is no room for all `workers`; None: all are waited for."""
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
     train: TrainSettings = TrainSettings()
@@ -163,6 +165,8 @@ class Config(Checked):
     def _have_the_fold(self) -> "Config":
         if self.fold is not None and self.fold >= max(1, self.folds):
             raise ValueError(f"fold {self.fold} of {self.folds} folds: they count from 0")
+        if self.least_workers is not None and self.least_workers > self.workers:
+            raise ValueError(f"at least {self.least_workers} of {self.workers} workers: the lesser number comes first")
         return self
 
     @property

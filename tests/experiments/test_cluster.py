@@ -34,9 +34,14 @@ import sys
 from ray.cluster_utils import Cluster
 part = {"num_cpus": 2, "object_store_memory": 80_000_000}
 cluster = Cluster(initialize_head=True, head_node_args={**part, "include_dashboard": False})
-cluster.add_node(**part)
+nodes = [cluster.add_node(**part)]
 print("at", cluster.address, flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    if line.strip() == "add":
+        nodes.append(cluster.add_node(**part))
+    else:
+        cluster.remove_node(nodes.pop(), allow_graceful=False)
+    print("done", flush=True)
 cluster.shutdown()
 """
 SHARE = """
@@ -73,6 +78,16 @@ class Place:
     store: Path
     folder: Path
     env: dict[str, str]
+    hold: "subprocess.Popen[str] | None" = None
+
+    def change(self, what: str) -> None:
+        """`add` a node, or `kill` the one that came last."""
+        assert self.hold is not None
+        assert self.hold.stdin is not None
+        assert self.hold.stdout is not None
+        self.hold.stdin.write(f"{what}\n")
+        self.hold.stdin.flush()
+        assert self.hold.stdout.readline() == "done\n"
 
     def begin(self, *words: str | Path, **changes: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -87,7 +102,7 @@ class Place:
 
     def train(self, *words: str) -> "subprocess.Popen[str]":
         sets = [word for each in SMALL for word in ("--set", each)]
-        return self.begin("train", "discs@main", *words, *sets, "--home", self.home, "--on", self.ray, "--json")
+        return self.begin("train", "discs@main", *sets, *words, "--home", self.home, "--on", self.ray, "--json")
 
     def run(self, name: str) -> RunFolder:
         (folder,) = self.store.glob(f"runs/*{name}*")
@@ -145,6 +160,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         assert hold.stdout is not None
         made.home = json.loads(server.stdout.readline())["address"]
         made.ray = next(line.split()[1] for line in hold.stdout if line.startswith("at "))
+        made.hold = hold
         yield made
     finally:
         server.send_signal(signal.SIGTERM)
@@ -246,6 +262,28 @@ def test_a_training_goes_on_when_a_worker_is_killed(place: Place, is_first: bool
 
 @needs_ray
 @pytest.mark.slow
+def test_a_training_grows_and_shrinks_with_its_cluster(place: Place) -> None:
+    sets = ("train.checkpoint_seconds=1", "train.threads=2")
+    process = place.train(
+        "--steps", "1500", "--workers", "2:4", "--name", "elastic", *(w for s in sets for w in ("--set", s))
+    )
+    until(lambda: list(place.store.glob("runs/*-elastic-*/attempts/1/checkpoints/*")))
+    for _ in range(2):
+        place.change("add")
+    until(lambda: list(place.store.glob("runs/*-elastic-*/attempts/2/checkpoints/*")))
+    place.change("kill")
+    result = ended(process)
+    place.change("kill")
+    assert result["status"] == "finished"
+    for words in ("2 workers of 2 to 4", "there is room for 4 workers", "4 workers of 2 to 4", "a worker died"):
+        assert words in result["said"]
+    run = place.run("-elastic-")
+    assert [event["step"] for event in run.journal() if event["event"] == "step"] == list(range(1, 1501))
+    assert sorted(path.name for path in run.path.glob("attempts/*")) == ["1", "2", "3"]
+
+
+@needs_ray
+@pytest.mark.slow
 def test_a_training_that_cannot_begin(place: Place) -> None:
     def refused(process: "subprocess.Popen[str]") -> str:
         _, err = process.communicate(timeout=600)
@@ -253,6 +291,7 @@ def test_a_training_that_cannot_begin(place: Place) -> None:
         return str(err)
 
     assert "5 workers of 1 cores each are more than" in refused(place.train("--steps", "3", "--workers", "5"))
+    assert "8 workers of 1 cores each are more than" in refused(place.train("--steps", "3", "--workers", "8:16"))
     # what goes wrong on the node is told as it is here
     assert "network.patch" in refused(place.train("--steps", "3", "--set", "network.patch=[33,33]"))
     assert "folds" in refused(place.train("--steps", "3", "--folds", "2"))

@@ -23,6 +23,7 @@ from useg.cli.train import (
     Workers,
     check_budget,
     homes,
+    workers_of,
 )
 
 
@@ -54,8 +55,8 @@ def plan(
 
     check_budget(minutes, epochs, steps)
     settings = load_config(
-        config, sets or (), recipe=recipe, minutes=minutes, epochs=epochs, steps=steps, folds=folds,
-        workers=workers, seed=seed,
+        config, sets or (), recipe=recipe, minutes=minutes, epochs=epochs, steps=steps, folds=folds, seed=seed,
+        **workers_of(workers),
     )  # fmt: skip
     place, elsewhere = homes(home, cache_size)
     with progress("reading") as advance:

@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 
 from useg.cli.data_options import Json
 from useg.cli.output import emit, note
-from useg.cli.train import Home, check_budget
+from useg.cli.train import Home, check_budget, workers_of
 
 _ELSEWHERE = {"on": "a dispatcher names the cluster: useg jobs dispatch --on", "resume": "a job goes on by itself",
               "cache_size": "a dispatcher's machines have their own"}  # fmt: skip
@@ -51,7 +51,8 @@ def submit(
     check_tags(given["tags"] or ())
     settings = load_config(
         given["config"], given["sets"] or (),
-        **{key: given[key] for key in ("minutes", "epochs", "recipe", "steps", "folds", "workers", "seed")},
+        **{key: given[key] for key in ("minutes", "epochs", "recipe", "steps", "folds", "seed")},
+        **workers_of(given["workers"]),
     )  # fmt: skip
     store = open_home(home)[0]
     data = named_data(given["data"], given["where"], home or store.url, given["transforms"] or ())

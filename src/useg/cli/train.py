@@ -42,7 +42,12 @@ Transforms = Annotated[
     list[str] | None,
     typer.Option("--transform", help="Of a data set: a change while loading, such as resize=256; repeatable."),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes (or GPUs) that train together.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|LOW:HIGH", help="Processes (or GPUs) that train together; with --on also from so few to so many."
+    ),
+]
 
 
 def train(
@@ -103,7 +108,7 @@ def train(
         sets or (),
         minutes=minutes if resume is None else None,
         epochs=epochs if resume is None else None,
-        recipe=recipe, steps=steps, folds=folds, workers=workers, seed=seed,
+        recipe=recipe, steps=steps, folds=folds, seed=seed, **workers_of(workers, elastic=on is not None),
     )  # fmt: skip
     listener = Listener(note=say, progress=progress, stop=Stop(), keep_output=True)
     listener.stop.install()
@@ -152,6 +157,24 @@ def check_budget(minutes: float | None, epochs: float | None, steps: int | None)
         raise ConfigError("give one of --minutes, --epochs and --steps")
     if not isfinite(minutes or 0) or not isfinite(epochs or 0):
         raise ConfigError("--minutes and --epochs want a finite number")
+
+
+def workers_of(text: str | None, *, elastic: bool = False) -> dict[str, Any]:
+    """The settings that --workers means.
+
+    Raises:
+        ConfigError: it is neither a number nor two of them, or two where there is no cluster.
+    """
+    from useg.errors import ConfigError
+
+    least, colon, most = (text or "").rpartition(":")
+    if text is None:
+        return {}
+    if not (most.isdecimal() and (least.isdecimal() or not colon)):
+        raise ConfigError(f"--workers {text}: wanted a number, such as 4, or with --on a range, such as 2:8")
+    if colon and not elastic:
+        raise ConfigError(f"--workers {text}: a range is for a cluster (--on), whose machines come and go")
+    return {"workers": int(most)} | ({"least_workers": int(least)} if colon else {})
 
 
 def say(text: str) -> None:

@@ -1,5 +1,6 @@
 """A Ray cluster: reached with its token, looked over before it gets work; the only module that knows Ray."""
 
+import math
 import os
 import signal
 import socket
@@ -218,6 +219,16 @@ class Cluster:
     def room(self, cpus: int, gpus: int = 0) -> int:
         """How many pieces of work of so much each its nodes could hold at the same time."""
         return sum(min(node.cpus // cpus, node.gpus // gpus if gpus else node.cpus) for node in self.nodes)
+
+    def free(self, cpus: int, gpus: int = 0) -> int:
+        """How many pieces of work of so much each would be begun now."""
+        from ray._private.state import available_resources_per_node
+
+        left = available_resources_per_node()
+        mine = [left.get(node.id, {}) for node in self.nodes]
+        return sum(
+            int(min(each.get("CPU", 0) // cpus, each.get("GPU", 0) // gpus if gpus else math.inf)) for each in mine
+        )
 
     def wait(self, works: Sequence[Work], timeout_s: float) -> None:
         """Until one of them has something to tell, or for so long."""

@@ -1,14 +1,13 @@
 """One training on the nodes of a cluster: its first worker an ordinary `useg train` there, the others beside it."""
 
 import os
-import re
 import socket
 import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -36,7 +35,9 @@ _TO_END_S = 15.0
 _TO_CLOSE_S = 120.0
 _INPUTS_S = 120.0
 _INPUTS = ("plan.toml", "config.json", "samples.json", "splits.json", "mapping.json", "fingerprint.json")
-_RUN = re.compile(r"run (\S+): ")
+_GROW_AFTER = 10
+"""A training with less workers than it may have looks for room after the time of so many checkpoints."""
+_TO_FREE_S = 10.0
 
 
 class Share(TypedDict):
@@ -44,6 +45,29 @@ class Share(TypedDict):
 
     cpus: int
     gpus: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How many workers there may be.
+
+    Attributes:
+        least, most: of them. grow_s: with less than `most`, room for more is looked for so often.
+    """
+
+    least: int
+    most: int
+    grow_s: float
+
+    @classmethod
+    def of(cls, config: Config) -> "Wanted":
+        """As settings say."""
+        least = config.workers if config.least_workers is None else config.least_workers
+        return cls(least, config.workers, _GROW_AFTER * config.train.checkpoint_seconds)
+
+    def world(self, room: int, least: int = 1) -> int:
+        """The most that share the micro-batches of a step evenly and have room; 0 where that is less than `least`."""
+        return max((n for n in range(least, self.most + 1) if self.most % n == 0 and n <= room), default=0)
 
 
 def train_on(
@@ -66,19 +90,20 @@ def train_on(
     if data is None and resume is None:
         raise InputError("nothing to train on: name a data set of the home, or a run to --resume")
     words, contents = words_and_files(None if resume is not None else data, config, options, files)
-    workers, threads = config.workers, threads_of(config, contents)
+    threads = threads_of(config, contents)
     if resume is not None:
-        resume, workers, threads = _recalled(address, resume)
+        resume, config, threads = _recalled(address, resume)
+    wanted = Wanted.of(config)
     if config.folds:
         raise ConfigError("folds are trained one after another here: have a sweep with `folds = K` train them on nodes")
     with connected(on, listener.note) as cluster:
         most = max(node.cpus for node in cluster.nodes)
-        threads = threads or max((n for n in range(1, most + 1) if cluster.room(n) >= workers), default=1)
+        threads = threads or max((n for n in range(1, most + 1) if cluster.room(n) >= wanted.least), default=1)
         gpus = int(any(node.gpus for node in cluster.nodes))
-        if cluster.room(threads, gpus) < workers:
+        if not wanted.world(cluster.room(threads, gpus), wanted.least):
             there = ", ".join(f"{node.host} {node.cpus} cores and {node.gpus} GPUs" for node in cluster.nodes)
             raise ConfigError(
-                f"{workers} workers of {threads} cores each are more than {on} can ever have ({there}); "
+                f"{wanted.least} workers of {threads} cores each are more than {on} can ever have ({there}); "
                 "lower --workers or train.threads"
             )
         known = credentials(address)
@@ -86,52 +111,71 @@ def train_on(
         cluster.check(address, seen, known)
         with sharing(cluster, address, known, listener.note) as environment:
             order = Order(address, (*words, "--set", f"train.threads={threads}"), contents, resume, environment)
-            return _until_done(cluster, order, workers, Share(cpus=threads, gpus=gpus), listener)
+            return _until_done(cluster, order, wanted, Share(cpus=threads, gpus=gpus), listener)
 
 
-def _recalled(address: str, resume: str) -> tuple[str, int, int]:
-    """Id, workers and threads of a run of the home."""
+def _recalled(address: str, resume: str) -> tuple[str, Config, int]:
+    """Id, settings and threads of a run of the home."""
     run = find_run(Path(address), resume).name if is_folder(address) else resume
     store = open_home(address)[0]
     try:
-        workers = from_json(store.get(f"runs/{run}/config.json"))["workers"]
+        config = Config.model_validate(from_json(store.get(f"runs/{run}/config.json")))
         threads = tomllib.loads(store.get(f"runs/{run}/plan.toml").decode())["threads"]
     except Missing:
         raise InputError(f"no run {run!r} in {address} that can be gone on with; give its whole id") from None
     check_free(store, run)
-    return run, workers, threads
+    return run, config, threads
 
 
-def _until_done(cluster: Cluster, order: Order, workers: int, share: Share, listener: Listener) -> dict[str, Any]:
-    """Train; begin again where workers die, on what is left."""
-    for _ in range(MOST_DEATHS + 1):
-        cluster.look()
-        room = cluster.room(**share)
-        world = max((n for n in range(1, workers + 1) if workers % n == 0 and n <= room), default=0)
+def _until_done(cluster: Cluster, order: Order, wanted: Wanted, share: Share, listener: Listener) -> dict[str, Any]:
+    """Train; begin again where workers die, on what is left, and where there is room for more of them."""
+    deaths = 0
+    while deaths <= MOST_DEATHS:
+        world = _room(cluster, wanted, share)
         if not world:
             break
-        group = _Group(cluster, order, world, share, listener)
+        if wanted.least < wanted.most:
+            listener.note(f"{world} workers of {wanted.least} to {wanted.most}")
+        group = _Group(cluster, order, world, wanted, share, listener)
         result = group.train()
         if result is not None:
             return result
+        deaths += not group.grows
         order = replace(order, run=group.run)
-        listener.note(f"warning: {group.problem}; it goes on with what is left")
+        listener.note(group.problem if group.grows else f"warning: {group.problem}; it goes on with what is left")
     raise ResourceError(
         f"too many workers died, or no node has {share['cpus']} free cores any more"
         + (f"; go on with: useg train --resume {order.run} --on {cluster.address}" if order.run else "")
     )
 
 
+def _room(cluster: Cluster, wanted: Wanted, share: Share) -> int:
+    """How many workers to begin with: of a fixed number as many as there can be, which are waited for; of a range as
+    many as are free, when what ran before has given back what it had, but not less than the least."""
+    cluster.look()
+    most = wanted.world(cluster.room(**share))
+    if wanted.least == wanted.most:
+        return most
+    until = time.monotonic() + _TO_FREE_S
+    while (world := wanted.world(cluster.free(**share), wanted.least)) < most and time.monotonic() < until:
+        time.sleep(_WAIT_S)
+    fitting = [n for n in range(wanted.least, most + 1) if wanted.most % n == 0]
+    return world or min(fitting, default=0)
+
+
 class _Group:
     """Workers that train together until all of them have ended.
 
     Attributes:
-        run: its id, when it is known. problem: why it has to begin again.
+        run: its id, when it is known. problem: why it has to begin again. grows: to have more of them.
     """
 
-    def __init__(self, cluster: Cluster, order: Order, world: int, share: Share, listener: Listener) -> None:
-        self.run, self.problem = order.run, ""
+    def __init__(
+        self, cluster: Cluster, order: Order, world: int, wanted: Wanted, share: Share, listener: Listener
+    ) -> None:
+        self.run, self.problem, self.grows = order.run, "", False
         self._cluster, self._order, self._world = cluster, order, world
+        self._wanted, self._look_at = wanted, time.monotonic() + wanted.grow_s
         self._share, self._listener = share, listener
         self._works: list[Work] = []
         self._meeting, self._end = "", (1, "", "")
@@ -170,13 +214,26 @@ class _Group:
                 self._listener.note(value)
         for work in self._works[1:]:
             work.heard()
-        if self._listener.stop.asked and time.monotonic() >= self._stop_after:
+        self._look_for_room()
+        if (self._listener.stop.asked or self.grows) and time.monotonic() >= self._stop_after:
             self._stop_after = time.monotonic() + _TO_END_S
             if self.run is None or self._works[0].node is None:
                 self._works[0].cancel()
             else:
                 with suppress(UsegError):  # it has ended
                     stop_run(open_home(self._order.address)[0], self.run)
+
+    def _look_for_room(self) -> None:
+        """Whether more workers have room than there are; then this group saves and stops, for a larger one."""
+        has_begun = self.run is not None and len(self._works) == self._world
+        if self.grows or self._world == self._wanted.most or not has_begun or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + self._wanted.grow_s
+        with suppress(InputError):  # no node is left, which is found out elsewhere
+            self._cluster.look()
+        world = self._wanted.world(self._world + self._cluster.free(**self._share))
+        if world > self._world:
+            self.grows, self.problem = True, f"there is room for {world} workers; it goes on with them"
 
     def _ended(self) -> dict[str, Any] | None:
         """What came of it; a worker that dies breaks the others off, and may be known to be dead after them."""
@@ -189,8 +246,12 @@ class _Group:
                 break
             time.sleep(_WAIT_S)
         code, result, said = self._end
-        if result:
-            return dict(orjson.loads(result))
+        found = dict(orjson.loads(result)) if result else {}
+        self.grows = self.grows and found.get("status") == "stopped" and not self._listener.stop.asked
+        if self.grows:
+            return None
+        if found:
+            return found
         if self._listener.stop.asked:
             raise KeyboardInterrupt
         self.problem = f"a worker died: {lost[0].problem}" if lost else "a worker was killed"
