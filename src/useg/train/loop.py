@@ -1,9 +1,11 @@
 """The training loop of one process: steps, schedule, averaged weights; it yields events and decides nothing else."""
 
+import inspect
 import math
 import time
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,8 @@ class Trainer:
         network = UNet(**plan.network_arguments())
         self.network: UNet = network.to(device=self.device, memory_format=self._layout)  # type: ignore[call-overload]
         self.optimizer = _optimizer(plan, self.network)
+        # the step itself, without what torch does around it for its compiler
+        self._apply = partial(inspect.unwrap(type(self.optimizer).step), self.optimizer)
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         self._norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
         for norm in self._norms:
@@ -132,7 +136,8 @@ class Trainer:
                     moment.copy_(start.lerp(end, _NORM_MOMENTUM))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
+        with torch.no_grad():
+            self._apply()
         self.optimizer.zero_grad(set_to_none=True)
         self._average_weights()
         return loss_value
@@ -230,7 +235,17 @@ def _moments(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return norm.running_mean, norm.running_var  # type: ignore[return-value]
 
 
+def _spare_the_compiler() -> None:
+    """Keep torch from loading its compiler only to keep the optimiser out of it: a second and 2,800 modules in every
+    process that trains. Where torch no longer does so, this does nothing."""
+    for method in vars(torch.optim.Optimizer).values():
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None and getattr(method, "__module__", "") == plain.__module__:
+            plain.__dict__.setdefault("__dynamo_disable", plain)
+
+
 def _optimizer(plan: Plan, network: nn.Module) -> torch.optim.Optimizer:
+    _spare_the_compiler()
     if plan.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
     decayed = [p for p in network.parameters() if p.ndim > 1]
