@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,3 +163,24 @@ def test_the_predictor_is_a_copy(plan, batches) -> None:
 def test_one_batch_can_be_learnt_by_heart(plan, batches) -> None:
     first, last = overfit_one_batch(plan(base=4), batches(), steps=60)
     assert last < 0.8 * first
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_process_that_trains_does_not_load_the_compiler(plan, tmp_path, optimizer) -> None:
+    """It takes a second and 2,800 modules, for nothing that is used here."""
+    file = tmp_path / "plan.toml"
+    plan(optimizer=optimizer).save(file)
+    program = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from useg.train.batches import MicroBatch\n"
+        "from useg.train.loop import Trainer\n"
+        "from useg.train.plan import load_plan\n"
+        "plan = load_plan(Path(sys.argv[1])); trainer = Trainer(plan)\n"
+        "space = (plan.micro_batch, *plan.patch); random = np.random.default_rng(0)\n"
+        "image = random.random((space[0], 1, *space[1:]), np.float32)\n"
+        "batch = MicroBatch(image, np.zeros(space, np.uint8), np.ones(space, np.float32), None)\n"
+        "trainer.take_step([batch] * plan.count, 1e-3)\n"
+        "trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(file)], check=False).returncode == 0

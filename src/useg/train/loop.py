@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Generator
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,8 +52,6 @@ class Trainer:
         network = UNet(**plan.network_arguments())
         self.network: UNet = network.to(device=self.device, memory_format=self._layout)  # type: ignore[call-overload]
         self.optimizer = _optimizer(plan, self.network)
-        # the step itself, without what torch does around it for its compiler
-        self._apply = partial(inspect.unwrap(type(self.optimizer).step), self.optimizer)
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         self._norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
         for norm in self._norms:
@@ -136,8 +133,8 @@ class Trainer:
                     moment.copy_(start.lerp(end, _NORM_MOMENTUM))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.no_grad():
-            self._apply()
+        with torch.no_grad():  # the step itself, without what torch does around it for its compiler
+            inspect.unwrap(type(self.optimizer).step)(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self._average_weights()
         return loss_value
