@@ -105,7 +105,7 @@ def test_the_digest_of_the_defaults_is_pinned() -> None:
 
     python -c "from useg.config import Config; print(Config().digest())"
     """
-    assert Config().digest() == "e4fdfb60969cb115b76d52cf325940c0be907b21a96481e6f16bf1b453751e1f"
+    assert Config().digest() == "9a1a4bb2c209b7627a01b1278f8e450cb434810d8addad61664f9afbef1bfed0"
 
 
 def test_one_fold_of_those_there_are() -> None:

@@ -23,7 +23,7 @@ from pydantic import (
 from useg.errors import ConfigError
 
 SCHEMA = 1
-_LATER = {"fold", "split_seed", "warped"}
+_LATER = {"fold", "least_workers", "split_seed", "warped"}
 """Left out where they are not given, so that settings of before they were known keep their digest."""
 
 

@@ -142,10 +142,11 @@ class Attempt:
         checkpoints = Checkpoints(place / "checkpoints")
         trainer.share_state()
         try:
+            told = {"world": trainer.world}
             if resuming:
-                journal.write({"event": "resumed", "step": trainer.step}, sync=True)
+                journal.write({"event": "resumed", "step": trainer.step, **told}, sync=True)
             else:
-                journal.write({"event": "started", "step": 0, "plan": self.plan.steps}, sync=True)
+                journal.write({"event": "started", "step": 0, "plan": self.plan.steps, **told}, sync=True)
             if more_steps is not None:
                 allowed = None if minutes is None else self._spent() + training_seconds(60 * minutes)
                 self.budget = Budget(allowed)
