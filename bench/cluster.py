@@ -213,11 +213,12 @@ def killed(times: int = 10, steps: int = 1200) -> dict[str, Any]:
             taken = [[event for event in journal if event.get("event") == "step"] for journal in journals]
             right += {event["step"] for events in taken for event in events} == {*range(1, steps + 1)}
             for before, after in itertools.pairwise(taken):
-                lost = [event["time"] for event in before if event["step"] >= after[0]["step"]]
-                again.append(max(lost) - min(lost) if lost else 0.0)
-            print(f"{number}: attempts {len(journals)}, seconds done again {again[-1:]}", file=sys.stderr)
-    return {"finished": finished, "right_steps": right, "attempts_more": len(again),
-            "most_done_again_s": max(again, default=0.0), "checkpoint_s": 2}  # fmt: skip
+                lost = [event for event in before if after and event["step"] >= after[0]["step"]]
+                again.append((len(lost), sum(event["seconds"] for event in lost)))
+            print(f"{number}: attempts {len(journals)}, steps and seconds done again {again[-1:]}", file=sys.stderr)
+    return {"finished": finished, "right_steps": right, "attempts_more": len(again), "checkpoint_s": 2,
+            "most_done_again": max((steps for steps, _ in again), default=0),
+            "most_done_again_s": max((seconds for _, seconds in again), default=0.0)}  # fmt: skip
 
 
 if __name__ == "__main__":
