@@ -28,18 +28,29 @@ ROWS = {f"cluster {name}": [name] for name in ("overhead", "empty", "speed", "ki
 TINY = {"train.micro_batch": 2, "train.count": 4, "train.dtype": "float32", "train.threads": 1, "network.base": 4,
         "network.depth": 2, "network.patch": [32, 32]}  # fmt: skip
 HOLD = """
-import sys
+import random, sys
+import psutil
 from ray.cluster_utils import Cluster
-part = {"num_cpus": int(sys.argv[2]), "object_store_memory": 80_000_000}
-cluster = Cluster(initialize_head=True, head_node_args={**part, "include_dashboard": False})
-nodes = [cluster.add_node(**part) for _ in range(int(sys.argv[1]) - 1)]
+part = {"object_store_memory": 80_000_000}
+cluster = Cluster(initialize_head=True, head_node_args={**part, "num_cpus": 0, "include_dashboard": False})
+part["num_cpus"], draw = int(sys.argv[2]), random.Random(0)
+nodes = [cluster.add_node(**part) for _ in range(int(sys.argv[1]))]
 print("at", cluster.address, flush=True)
 for line in sys.stdin:
     if line.strip() == "add":
         nodes.append(cluster.add_node(**part))
-    else:
-        cluster.remove_node(nodes.pop(), allow_graceful=False)
-    print("done", flush=True)
+        print("done", flush=True)
+        continue
+    node = nodes.pop(draw.randrange(len(nodes)))
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    ended = [*raylet.children(recursive=True), raylet]
+    said = "first" if any("--json" in each.cmdline() and "train" in each.cmdline() for each in ended) else "second"
+    for each in ended:  # at once, as when the power goes: none of them can save
+        each.suspend()
+    for each in ended:
+        each.kill()
+    cluster.remove_node(node, allow_graceful=False)
+    print(said, flush=True)
 cluster.shutdown()
 """
 EMPTY = """
@@ -92,11 +103,13 @@ class Place:
         assert_line = next(line for line in self.hold.stdout or () if line.startswith("at "))
         self.ray = assert_line.split()[1]
 
-    def change(self, what: str) -> None:
-        """`add` a node, or `kill` the one that came last."""
+    def change(self, what: str) -> str:
+        """`add` a node, or `kill` one with all that runs on it; which worker of a training that was."""
         print(what, file=self.hold.stdin, flush=True)
-        if self.hold.stdout is None or self.hold.stdout.readline() != "done\n":
+        said = self.hold.stdout.readline().strip() if self.hold.stdout else ""
+        if not said:
             raise RuntimeError(f"the cluster did not {what}")
+        return said
 
     def begin(self, *words: Any) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -172,6 +185,7 @@ def speed(steps: int = 1500, trials: int = 4) -> dict[str, Any]:
     """The same trials one at a time, two at a time; and without Ray, as the machine's own measure."""
     found: dict[str, Any] = {}
     with placed(2, 1) as place:
+        place.sweep("warm", 1, 4, 2)
         for parallel in (1, 2):
             begun = time.perf_counter()
             place.sweep(f"by{parallel}", steps, trials, parallel)
@@ -191,7 +205,7 @@ def speed(steps: int = 1500, trials: int = 4) -> dict[str, Any]:
 
 def killed(times: int = 10, steps: int = 1200) -> dict[str, Any]:
     """Trainings of two workers, each on a node of its own, whose node is killed after a random time."""
-    draw, again, finished, right = random.Random(0), [], 0, 0
+    draw, again, finished, right, firsts = random.Random(0), [], 0, 0, Counter[str]()
     sets = [word for key, value in {**TINY, "train.checkpoint_seconds": 2}.items()
             for word in ("--set", f"{key}={json.dumps(value)}")]  # fmt: skip
     with placed(2, 1) as place:
@@ -203,7 +217,7 @@ def killed(times: int = 10, steps: int = 1200) -> dict[str, Any]:
                     raise RuntimeError(str(process.communicate()))
                 time.sleep(0.2)
             time.sleep(draw.uniform(1, 12))
-            place.change("kill")
+            hit = place.change("kill")
             place.change("add")
             process.communicate()
             (run,) = place.home.glob(f"runs/*-k{number}-*")
@@ -212,11 +226,14 @@ def killed(times: int = 10, steps: int = 1200) -> dict[str, Any]:
                         for file in sorted(run.glob("attempts/*/journal.jsonl"))]  # fmt: skip
             taken = [[event for event in journal if event.get("event") == "step"] for journal in journals]
             right += {event["step"] for events in taken for event in events} == {*range(1, steps + 1)}
+            firsts[hit] += 1
             for before, after in itertools.pairwise(taken):
+                right -= bool(before and after and after[0]["step"] > before[-1]["step"] + 1)
                 lost = [event for event in before if after and event["step"] >= after[0]["step"]]
                 again.append((len(lost), sum(event["seconds"] for event in lost)))
-            print(f"{number}: attempts {len(journals)}, steps and seconds done again {again[-1:]}", file=sys.stderr)
-    return {"finished": finished, "right_steps": right, "attempts_more": len(again), "checkpoint_s": 2,
+            told = f"{len(journals)} attempts, the {hit} worker was killed, steps and seconds done again {again[-1:]}"
+            print(f"{number}: {told}", file=sys.stderr, flush=True)
+    return {"finished": finished, "right_steps": right, "attempts_more": len(again), "checkpoint_s": 2, **firsts,
             "most_done_again": max((steps for steps, _ in again), default=0),
             "most_done_again_s": max((seconds for _, seconds in again), default=0.0)}  # fmt: skip
 
