@@ -168,9 +168,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         hold.communicate("", timeout=60)
 
 
-def write_sweep(place: Place, name: str, text: str) -> Path:
+def write_sweep(place: Place, name: str, text: str, top: str = "") -> Path:
     file = place.folder / f"{name}.toml"
-    file.write_text(SWEEP + text)
+    file.write_text(top + SWEEP + text)
     return file
 
 
@@ -214,7 +214,7 @@ def test_every_node_offers_what_it_has(place: Place) -> None:
 @needs_ray
 @pytest.mark.slow
 def test_a_shared_folder_needs_no_server(place: Place) -> None:
-    file = write_sweep(place, "shared", "steps = 3\n[search]\ntrain.lr = [0.01, 0.001]\nseed = [0, 1]\n")
+    file = write_sweep(place, "shared", "steps = 3\n[search]\ntrain.lr = [0.01, 0.001]\n", "seeds = 2\n")
     result = ended(place.begin("sweep", file, "--home", place.store, "--on", place.ray, "--json"))
     assert result["trials"]["finished"] == 4
     assert all(

@@ -162,7 +162,7 @@ def test_several_interruptions_and_lost_checkpoints(data: Path, home: Path) -> N
     assert result["weights"] == whole["weights"]
     assert losses(folder.journal()) == losses(RunFolder(Path(whole["folder"])).journal())
     resumed = read_attempt(folder.path / "attempts" / "3" / "journal.jsonl")[0]
-    assert resumed == {"event": "resumed", "step": 8}
+    assert resumed == {"event": "resumed", "step": 8, "world": 1}
 
 
 def full_from(step: int, until: int = 10**9):

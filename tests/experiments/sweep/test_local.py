@@ -106,7 +106,7 @@ def test_a_trial_that_outlives_the_sweep_is_not_repeated(tmp_path: Path, discs_f
     assert [path.name for path in (run / "attempts").glob("*")] == ["1"]
     (log,) = (home / "sweeps").glob("*/log.jsonl")
     (end,) = [event for event in read_attempt(log) if event["event"] == "ended"]
-    assert end["seconds"] > 1
+    assert end["seconds"] > 0.1
     assert end["live"][-1][0] == 1.0
 
 
