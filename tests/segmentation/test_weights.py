@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from useg.arrays import IGNORE
 from useg.errors import InputError
-from useg.segmentation import weights
+from useg.segmentation import two_nearest
 from useg.segmentation.weights import (
     border_weights_2015,
     border_weights_2019,
@@ -132,7 +132,7 @@ def test_blocks_of_work_leave_no_seams(monkeypatch):
     whole = border_weights_2015(instances)
     volume = blobs((12, 20, 24), 20)
     whole_volume = border_weights_2015(volume)
-    monkeypatch.setattr(weights, "_BLOCK", 300)
+    monkeypatch.setattr(two_nearest, "_BLOCK", 300)
     assert np.array_equal(border_weights_2015(instances), whole)
     assert np.array_equal(border_weights_2015(volume), whole_volume)
 
