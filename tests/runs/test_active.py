@@ -15,7 +15,7 @@ from useg.errors import InputError
 from useg.home.opening import open_home
 from useg.home.store import Folder
 from useg.runs.following import history
-from useg.runs.pictures import folder_name, forget_pictures
+from useg.runs.pictures import folder_name, forget_pictures, keep_picture
 from useg.runs.record import RunFolder, read_record
 
 
@@ -145,3 +145,12 @@ def test_64_processes_start_a_run_at_once_in_a_new_home(tmp_path: Path) -> None:
     assert ([process.returncode for process in processes], set(told)) == ([0] * 64, {""})
     records = [RunFolder(folder).record() for folder in (tmp_path / "home" / "runs").iterdir()]
     assert [record["status"] for record in records] == ["finished"] * 64
+
+
+def test_flat_colours_stay_and_photographs_are_small(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    flat = random.integers(0, 6, (64, 64)).astype(np.uint8) * 40
+    noise = random.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    with Image.open(keep_picture(tmp_path, "flat", 1, flat)) as file:
+        assert np.array_equal(np.asarray(file.convert("L")), flat)
+    assert keep_picture(tmp_path, "noise", 1, noise).stat().st_size < noise.nbytes / 2

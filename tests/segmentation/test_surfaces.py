@@ -107,3 +107,16 @@ def test_wrong_input_is_refused() -> None:
     for spacing in ((1.0,), (1.0, 0.0), (1.0, float("nan"))):
         with pytest.raises(ValueError, match=r"spacing must be 2 numbers above 0"):
             surface_scores(mask, mask, spacing)
+
+
+def test_distances_are_exact_and_the_same_each_time():
+    """OpenCV's distances differ in their last bit from call to call."""
+    random = np.random.default_rng(5)
+    truth, predicted = (ndimage.gaussian_filter(random.random((301, 223)), 4) > 0.5 for _ in range(2))
+    mine, other = outline(truth), outline(predicted)
+    there = ndimage.distance_transform_edt(~other)[mine]
+    back = ndimage.distance_transform_edt(~mine)[other]
+    for _ in range(50):
+        found = surface_scores(truth, predicted, (1.0, 1.0))
+        assert found.assd == float(np.concatenate([there, back]).mean())
+        assert found.hd95 == float(max(np.percentile(there, 95), np.percentile(back, 95)))

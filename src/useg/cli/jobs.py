@@ -4,8 +4,6 @@
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +13,6 @@ from useg.cli.output import emit, note
 from useg.cli.tables import laid_out, terminal_width
 
 if TYPE_CHECKING:
-    from useg.experiments.dispatch import Place
-    from useg.experiments.listening import Listener
     from useg.runs.queue import Job
     from useg.runs.queue_log import QueueLog
 
@@ -112,10 +108,11 @@ def dispatch(
     from useg.cli.train import say
     from useg.experiments.dispatch import Dispatcher
     from useg.experiments.listening import Listener, Stop
+    from useg.experiments.places import place_at
 
     listener = Listener(note=say, stop=Stop())
     log = _log(home)
-    with _place(on, log.store.url, listener) as (place, environment):
+    with place_at(on, log.store.url, listener.note) as (place, environment):
         listener.stop.install()
         nodes = place.nodes()
         counts = f"{sum(node.cpus for node in nodes)} cores, {sum(node.gpus for node in nodes)} GPUs"
@@ -123,25 +120,6 @@ def dispatch(
         Dispatcher(log.store.url, log, place, environment, listener, slots).run(until_empty=until_empty)
     if listener.stop.asked:
         raise typer.Exit(130)
-
-
-@contextmanager
-def _place(on: str | None, address: str, listener: "Listener") -> "Iterator[tuple[Place, dict[str, str]]]":
-    """Where jobs run, and what is needed there to open the home."""
-    from useg.experiments.cluster import connected, credentials
-    from useg.experiments.places import OnCluster, ThisMachine
-    from useg.experiments.sharing_out import sharing
-    from useg.home.opening import open_home
-
-    if on is None:
-        yield ThisMachine(), {}
-        return
-    with connected(on, listener.note) as cluster:
-        known = credentials(address)
-        seen = next((entry.key for entry in open_home(address)[0].list("refs/")), "refs")
-        cluster.check(address, seen, known)
-        with sharing(cluster, address, known, listener.note) as environment:
-            yield OnCluster(cluster), environment
 
 
 def _log(home: str | None) -> "QueueLog":

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import orjson
 
 from useg.errors import InputError
-from useg.experiments.cluster import Cluster, Node
+from useg.experiments.cluster import Cluster, Node, connected
 from useg.experiments.cluster import Work as ClusterWork
 from useg.experiments.ordered import Order, as_line, carry_out
+from useg.experiments.sharing_out import ready
 from useg.runs.hardware import cores, gpus
 
 _LOOK_S = 5.0
@@ -138,4 +139,23 @@ class OnCluster:
             time.sleep(timeout_s)
 
 
-__all__ = ["OnCluster", "Process", "ThisMachine"]
+@contextmanager
+def place_at(
+    on: str | None, address: str, note: Callable[[str], None]
+) -> Iterator[tuple[ThisMachine | OnCluster, dict[str, str]]]:
+    """Where jobs of a home run, and what is needed there to open it.
+
+    Args:
+        on: of a cluster; None for this machine. address: of the home. note: told what one should know of the cluster.
+
+    Raises:
+        InputError: there is no such cluster, or a node of it cannot do this work.
+    """
+    if on is None:
+        yield ThisMachine(), {}
+        return
+    with connected(on, note) as cluster, ready(cluster, address, note) as environment:
+        yield OnCluster(cluster), environment
+
+
+__all__ = ["OnCluster", "Process", "ThisMachine", "place_at"]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from useg.experiments.cluster import Cluster, address_here
+from useg.experiments.cluster import Cluster, address_here, credentials
 from useg.home.fetching import Fetcher
 from useg.home.offering import offered
 from useg.home.opening import is_folder, machine_cache, open_home
@@ -54,6 +54,22 @@ def sharing(
             work.cancel(at_once=True)
 
 
+@contextmanager
+def ready(cluster: Cluster, address: str, note: Callable[[str], None]) -> Iterator[dict[str, str]]:
+    """Have a cluster work with a home: every node is looked at, and they share what they fetch.
+
+    Yields:
+        The environment for work on its nodes.
+
+    Raises:
+        InputError: a node cannot do this work; all such are named.
+    """
+    known = credentials(address)
+    cluster.check(address, next((entry.key for entry in open_home(address)[0].list("refs/")), "refs"), known)
+    with sharing(cluster, address, known, note) as environment:
+        yield environment
+
+
 def offer(address: str, environment: Mapping[str, str], token: str) -> Iterator[str]:
     """Offer this node's cache until this work is cancelled; yields where."""
     os.environ.update(environment)
@@ -63,4 +79,4 @@ def offer(address: str, environment: Mapping[str, str], token: str) -> Iterator[
             time.sleep(_WAIT_S)
 
 
-__all__ = ["offer", "sharing"]
+__all__ = ["offer", "ready", "sharing"]

@@ -16,11 +16,11 @@ import orjson
 from useg.config import Config
 from useg.data.views import View
 from useg.errors import ConfigError, InputError, ResourceError, UsegError
-from useg.experiments.cluster import Cluster, Work, address_here, connected, credentials
+from useg.experiments.cluster import Cluster, Work, address_here, connected
 from useg.experiments.listening import Listener
 from useg.experiments.ordered import Order, carry_out, threads_of, words_and_files
 from useg.experiments.prepare import MEETING
-from useg.experiments.sharing_out import sharing
+from useg.experiments.sharing_out import ready
 from useg.home.opening import is_folder, open_home
 from useg.home.store import Missing
 from useg.runs.bringing import bring
@@ -106,10 +106,7 @@ def train_on(
                 f"{wanted.least} workers of {threads} cores each are more than {on} can ever have ({there}); "
                 "lower --workers or train.threads"
             )
-        known = credentials(address)
-        seen = next((entry.key for entry in open_home(address)[0].list("refs/")), "refs")
-        cluster.check(address, seen, known)
-        with sharing(cluster, address, known, listener.note) as environment:
+        with ready(cluster, address, listener.note) as environment:
             order = Order(address, (*words, "--set", f"train.threads={threads}"), contents, resume, environment)
             return _until_done(cluster, order, wanted, Share(cpus=threads, gpus=gpus), listener)
 
