@@ -276,7 +276,7 @@ def test_what_cannot_be_done_is_said(data: Path, tmp_path: Path, told: Any, caps
         (("data", "query", "cells", "read_text('/etc/passwd')"), "read_text"),
         (("data", "purge", "cells", "99", "--reason", "x", "--yes"), "no version of cells has this sample"),
         (("train", data, "--where", "key = '1'"), "--where and --transform ask a data set"),
-        (("train", "sells"), "no such file or folder nor a data set"),
+        (("train", "sells"), "no such file or folder, nor a data set"),
         (("train", "cells", "--where", "key = 'x'"), "no sample for which"),
         (("train", "cells", "--transform", "melt=3"), "is no transform"),
         (("train", "cells", "--transform", "merge=tree:0"), "there is no class 'tree'"),

@@ -43,7 +43,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         (["train", "discs", "--steps", "3", "--minutes", "1"], "give one of --minutes, --epochs and --steps"),
         (["train", "discs", "--set", "train.lr=x"], "setting train.lr"),
         (["train", "discs", "--where", "split ="], "the query 'split =' cannot be read"),
-        (["train", "absent"], "absent: there is no such file or folder nor a data set of"),
+        (["train", "absent"], "absent: there is no such file or folder, nor a data set of"),
         (["train", "folder"], "useg data add folder --name NAME, then train on NAME@main"),
         (["train", "discs", "--config", "absent.toml"], "train: Invalid value for '--config'"),
         (["train", "discs", "--classes", "latin.toml"], "is no text in UTF-8"),

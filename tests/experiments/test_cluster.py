@@ -336,7 +336,7 @@ def workers_of_ray() -> list[psutil.Process]:
 def kill_one(child: str | None) -> None:
     """Kill a process of Ray at work: one that has a training as its child, or one that has none."""
     for each in workers_of_ray():
-        words = [word for one in each.children() for word in one.cmdline()]
+        words = [word for one in each.children(recursive=True) for word in one.cmdline()]
         if (child in words) if child else "train" not in words:
             os.kill(each.pid, signal.SIGKILL)
             return

@@ -53,8 +53,8 @@ def named_data(data: Path, where: str | None, home: Path | str, transforms: Sequ
     name, ref = split_name(str(data))
     there = list_datasets(open_home(home)[0]) if not is_folder(home) or Path(home).is_dir() else []
     if name not in there:
-        have = f" nor a data set of {home} (there: {', '.join(there[:20])})" if there else ""
-        raise DataError(f"{data}: there is no such file or folder{have}")
+        have = f" (there: {', '.join(there[:20])})" if there else ", which has none"
+        raise DataError(f"{data}: there is no such file or folder, nor a data set of {home}{have}")
     return view_of(home, name, ref, where, transforms)
 
 

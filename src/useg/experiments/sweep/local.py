@@ -2,6 +2,7 @@
 
 import math
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from useg.errors import UsegError
 from useg.experiments.sweep.asked import Sweep, settings_tree
 from useg.experiments.sweep.space import flat, grid
 from useg.experiments.sweep.trials import Ended, Trial
+from useg.experiments.warm import Forked, begin_training
 from useg.home.folder import write_atomically, writing
 from useg.home.locks import is_abandoned
 from useg.home.store import Folder
@@ -80,7 +82,7 @@ class _Running:
     lock: int
     words: int
     slot: int
-    process: "subprocess.Popen[bytes] | None" = None
+    process: "Forked | subprocess.Popen[bytes] | None" = None
     since: float = field(default_factory=time.monotonic)
     follower: Follower | None = None
     steps: int = 0
@@ -139,10 +141,10 @@ class LocalTrials:
                 return
             devices = self._share.gpus
             device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
-            running.process = subprocess.Popen(
-                [sys.executable, "-m", "useg", "train", *self._words(trial, run), "--home", self._address, "--json"],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=os.environ | device, start_new_session=True,
-                pass_fds=(lock,),  # held for as long as the trial lives, whatever becomes of this process
+            running.process = begin_training(
+                [*self._words(trial, run), "--home", self._address, "--json"], out=out.fileno(),
+                kept=[lock],  # for as long as the trial lives, whatever becomes of this process
+                environment=os.environ | device,
             )  # fmt: skip
             os.close(lock)
 
@@ -194,7 +196,8 @@ class LocalTrials:
     def wait(self) -> None:
         """Wait a moment, if there is anything to wait for."""
         if self._running:
-            time.sleep(_WAIT_S)
+            forked = [each.process for each in self._running.values() if isinstance(each.process, Forked)]
+            select.select(forked, [], [], _WAIT_S)
 
     def close(self) -> None:
         """End what still runs, at once; what it saved is intact."""
