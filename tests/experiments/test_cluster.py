@@ -334,10 +334,11 @@ def workers_of_ray() -> list[psutil.Process]:
 
 
 def kill_one(child: str | None) -> None:
-    """Kill a process of Ray at work: one that has a training as its child, or one that has none."""
+    """Kill a process of Ray at work: one that has a training as its child, or one that trains itself."""
     for each in workers_of_ray():
         words = [word for one in each.children(recursive=True) for word in one.cmdline()]
-        if (child in words) if child else "train" not in words:
+        is_training = any("libtorch" in file.path for file in each.memory_maps())  # others share what they have
+        if (child in words) if child else "train" not in words and is_training:
             os.kill(each.pid, signal.SIGKILL)
             return
     raise LookupError("no worker is at work")

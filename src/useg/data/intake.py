@@ -71,8 +71,8 @@ class Intake:
                 with self._objects.writer() as self._writer:
                     for lot, prepared in ready:
                         done += len(lot)
-                        for (path, file), each in zip(lot, prepared.result(), strict=True):
-                            self._finish(path, file, each, found, problems)
+                        for (path, file), (each, changed) in zip(lot, prepared.result(), strict=True):
+                            self._finish(path, file, each, found, problems, changed=changed)
                         if progress:
                             progress(self.bytes_read, total=total)
                         read = self.bytes_read - before
@@ -95,22 +95,23 @@ class Intake:
 
     def _ahead(
         self, pool: ThreadPoolExecutor, waiting: dict[str, LocatedFile]
-    ) -> Iterator[tuple[_Lot, Future[list[_Prepared]]]]:
-        """The files in their order, while the next ones are being read."""
-        running: deque[tuple[_Lot, Future[list[_Prepared]]]] = deque()
+    ) -> Iterator[tuple[_Lot, Future[list[tuple[_Prepared, bool]]]]]:
+        """The files in their order, while the next ones are being read; whether they changed meanwhile."""
+        running: deque[tuple[_Lot, Future[list[tuple[_Prepared, bool]]]]] = deque()
         for lot in _in_lots(waiting):
             running.append((lot, pool.submit(self._prepare_all, lot)))
             if len(running) > _LOTS_AHEAD:
                 yield running.popleft()
         yield from running
 
-    def _prepare_all(self, lot: _Lot) -> list[_Prepared]:
-        prepared: list[_Prepared] = []
+    def _prepare_all(self, lot: _Lot) -> list[tuple[_Prepared, bool]]:
+        prepared: list[tuple[_Prepared, bool]] = []
         for _, file in lot:
             try:
-                prepared.append(self._prepare(file))
+                made = self._prepare(file)
+                prepared.append((made, made is not None and _changed(file)))
             except OSError as error:
-                prepared.append(error)
+                prepared.append((error, False))
         return prepared
 
     def _prepare(self, file: LocatedFile) -> _Prepared:
@@ -130,6 +131,8 @@ class Intake:
         prepared: _Prepared,
         found: dict[str, _Digest],
         problems: list[Problem],
+        *,
+        changed: bool,
     ) -> None:
         """Store one file, or note why it cannot be."""
         try:
@@ -142,7 +145,7 @@ class Intake:
             return
         self.bytes_read += file.status.st_size
         self.left += [Problem(path, what) for what in left]
-        if _changed(file.status, file.place):
+        if changed or (prepared is None and _changed(file)):
             problems.append(Problem(shown(file.place), "changed while it was read", "add it again"))
         elif not left:  # what is left in a file is said again each time
             self._known.remember(path, file.status, *found[path])
@@ -174,9 +177,10 @@ def _in_lots(files: dict[str, LocatedFile]) -> Iterator[_Lot]:
         yield lot
 
 
-def _changed(before: os.stat_result, place: str) -> bool:
+def _changed(file: LocatedFile) -> bool:
+    before = file.status
     try:
-        now = os.stat(place)
+        now = os.stat(file.place)
     except OSError:
         return True
     return (now.st_size, now.st_mtime_ns, now.st_ino) != (before.st_size, before.st_mtime_ns, before.st_ino)

@@ -104,9 +104,9 @@ def state_of(root: Path) -> str:
         DataError: places in the folder cannot be read.
     """
     latest = time.time_ns() - _SETTLED_NS
-    hasher = blake3()
+    hasher, prefix = blake3(), os.path.join(root, "")
     for path in list_files(root).files:
-        status = os.lstat(root / path)
+        status = os.lstat(prefix + path)
         if stat.S_ISLNK(status.st_mode) or max(status.st_mtime_ns, status.st_ctime_ns) > latest:
             return ""
         numbers = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

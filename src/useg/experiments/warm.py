@@ -142,6 +142,7 @@ def _cool() -> None:
 
 def serve() -> None:
     """Load what a training needs, then fork one for each request, until whoever asks is gone."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it, and before torch is loaded
     for name in _LOADED:
         importlib.import_module(name)
     control, running = socket.socket(fileno=os.dup(0)), dict[int, socket.socket]()

@@ -102,6 +102,8 @@ class Index:
 
     def find_one(self, digest: bytes) -> int:
         """The newest usable row of a digest; -1 when there is none."""
+        if not len(self._keys):
+            return -1
         place = int(self._keys.searchsorted(np.frombuffer(digest, "<u8", 1)[0]))
         while place < len(self._keys) and self._keys[place] == np.frombuffer(digest, "<u8", 1)[0]:
             if self.is_usable[place] and self.rows["digest"][place].tobytes() == digest:
