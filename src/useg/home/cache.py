@@ -17,17 +17,18 @@ import secrets
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedWriter
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from pathlib import Path
 
 from blake3 import blake3
 
 from useg.errors import DamagedFile, InputError, ResourceError
 from useg.home.folder import writing
-from useg.home.locks import Pin, is_abandoned, locked, pinned
+from useg.home.locks import Pin, locked, pinned, sweep_abandoned
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = re.compile(r"(\.[^/\0]{1,40})?")
@@ -46,7 +47,6 @@ _UNSYNCED_S = 120
 """What was written this long before the machine stopped may not have reached its disk."""
 _Part = tuple[str, str, int]
 """A whole file, its place, and the room that it takes."""
-_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
 
 def made_of(digest: str, suffix: str) -> str:
@@ -147,21 +147,26 @@ class Cache:
             DamagedFile, ResourceError: see `add`. Whatever `objects` raises.
         """
         source, is_over = iter(objects), False
-        while not is_over:
-            until = time.monotonic() + _LOT_S
-            with ExitStack() as parts:
-                lot: list[_Part] = []
-                try:
-                    is_over = True
-                    for digest, suffix, content in source:
-                        file = parts.enter_context(self._part(digest))
-                        room = self._write(file, digest, [content])
-                        lot.append((file.name, self._place(digest, suffix), room))
-                        if len(lot) == _LOT_FILES or time.monotonic() >= until:
-                            is_over = False
-                            break
-                finally:
-                    self._take_in(lot)
+        with ThreadPoolExecutor(1, "cache") as pool:  # making a file takes as long as waiting for its content
+            while not is_over:
+                until = time.monotonic() + _LOT_S
+                with ExitStack() as parts:
+                    lot: list[Future[_Part]] = []
+                    try:
+                        is_over = True
+                        for digest, suffix, content in source:
+                            lot.append(pool.submit(self._whole_part, parts, digest, suffix, content))
+                            if len(lot) == _LOT_FILES or time.monotonic() >= until:
+                                is_over = False
+                                break
+                    finally:
+                        self._take_in([each.result() for each in takewhile(_is_well, lot)])
+                    for each in lot:
+                        each.result()
+
+    def _whole_part(self, parts: ExitStack, digest: str, suffix: str, content: bytes) -> _Part:
+        file = parts.enter_context(self._part(digest))
+        return file.name, self._place(digest, suffix), self._write(file, digest, [content])
 
     def lend(self, digest: str, file: Path, suffix: str = "") -> Path:
         """Let a file that holds just this object, and never changes, stand in the cache without a copy of it.
@@ -221,7 +226,8 @@ class Cache:
             return
         with writing(self.folder):
             (self.folder / ".parts").mkdir(parents=True, exist_ok=True)
-            (self.folder / "CACHEDIR.TAG").write_text(_TAG)  # so that backups leave it out
+            # so that backups leave it out
+            (self.folder / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
             (self.folder / ".boot").write_text(_boot())
             (self.folder / ".pins").mkdir(exist_ok=True)
 
@@ -235,7 +241,8 @@ class Cache:
         self._make_folders()
         with writing(self.folder):
             name = f"{self.folder}/.parts/{digest}.{secrets.token_hex(8)}"
-            file = open(name, "xb", opener=_read_only)  # noqa: SIM115
+            # nobody else can write it, nor we again
+            file = open(name, "xb", opener=lambda name, flags: os.open(name, flags, 0o444))  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
@@ -321,7 +328,7 @@ class Cache:
 
     def _evict(self, target: int) -> tuple[int, int]:
         """Under the lock: bring what is here down to a target; returns the room taken now, and what was freed."""
-        self._sweep_parts()
+        sweep_abandoned(self.folder / ".parts", _STALE_PART_S)
         kept = self._scan()
         before = used = sum(file.room for file in kept)
         if used > target:
@@ -339,20 +346,6 @@ class Cache:
     def _unlink(self, path: str) -> None:
         with writing(self.folder), suppress(FileNotFoundError):
             os.unlink(path)
-
-    def _sweep_parts(self) -> None:
-        """Remove what killed processes were writing."""
-        for name in os.listdir(f"{self.folder}/.parts"):
-            path = f"{self.folder}/.parts/{name}"
-            with suppress(OSError):
-                if time.time() - os.lstat(path).st_mtime < _STALE_PART_S:
-                    continue
-                if os.path.islink(path):
-                    os.unlink(path)
-                    continue
-                with open(path, "rb") as file:
-                    if is_abandoned(file.fileno()):
-                        os.unlink(path)
 
     def _after_a_restart(self) -> None:
         """Once a start of the machine: check what may not have reached the disk before it stopped."""
@@ -373,9 +366,8 @@ class Cache:
                 mark.write_text(_boot())
 
 
-def _read_only(name: str, flags: int) -> int:
-    """Open a new file that nobody else can write, nor we again."""
-    return os.open(name, flags, 0o444)
+def _is_well(part: Future[_Part]) -> bool:
+    return part.exception() is None
 
 
 def room_of(length: int) -> int:
@@ -391,10 +383,9 @@ def _digest(file: Path) -> str:
 
 def _boot() -> str:
     """What differs from one start of the machine to the next; always the same where the system does not tell."""
-    try:
+    with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text()
-    except OSError:
-        return ""
+    return ""
 
 
 __all__ = ["Cache", "Pin", "cache_folder", "room_of"]

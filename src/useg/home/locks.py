@@ -3,6 +3,7 @@
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,21 @@ def is_abandoned(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def sweep_abandoned(folder: Path, age_s: float) -> None:
+    """Remove the files and links of a folder that are older, and whose lock nobody holds: what the killed left."""
+    for name in os.listdir(folder):
+        path = f"{folder}/{name}"
+        with suppress(OSError):
+            if time.time() - os.lstat(path).st_mtime < age_s:
+                continue
+            if os.path.islink(path):
+                os.unlink(path)
+                continue
+            with open(path, "rb") as file:
+                if is_abandoned(file.fileno()):
+                    os.unlink(path)
 
 
 class Pin:
@@ -167,4 +183,4 @@ def _byte(digest: str) -> int:
     return int(digest[:15], 16)
 
 
-__all__ = ["Claims", "Pin", "claims_in", "is_abandoned", "locked", "pinned"]
+__all__ = ["Claims", "Pin", "claims_in", "is_abandoned", "locked", "pinned", "sweep_abandoned"]
