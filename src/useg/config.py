@@ -270,5 +270,5 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown setting {key!r}{near(key, setting_names())}"
     if not key:
-        return f"settings: {problem['msg']}"
-    return f"setting {key}: {problem['msg']}, not {problem['input']!r}"
+        return f"settings: {problem['msg'].removeprefix('Value error, ')}"
+    return f"setting {key}: {problem['msg'].removeprefix('Value error, ')}, not {problem['input']!r}"

@@ -145,6 +145,14 @@ def test_what_cannot_be_asked_together_is_refused(home: Path, capsys: pytest.Cap
     assert "leave out --env fresh" in capsys.readouterr().err
 
 
+def test_another_number_of_workers_on_the_way_is_named(data: Path, home: Path, told: Any) -> None:
+    run = told("train", data, *SMALL, "--home", home)
+    (journal,) = Path(run["folder"]).glob("attempts/1/journal.jsonl")
+    journal.write_text(journal.read_text().replace('"world":1', '"world":2', 1))
+    again = told("reproduce", run["run"], "--home", home)
+    assert again["proof"]["surroundings"] == ["workers: 2 -> 1"]
+
+
 def test_surroundings_that_differ_are_named(data: Path, home: Path, told: Any) -> None:
     run = told("train", data, *SMALL, "--home", home)
     folder = RunFolder(Path(run["folder"]))

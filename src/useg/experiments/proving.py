@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def prove(before: RunFolder, after: RunFolder) -> Proof:
         largest=largest,
         weights=weights,
         scores=(scores[0], scores[1]),
-        surroundings=_surroundings(*records),
+        surroundings=(*_workers(before, after), *_surroundings(*records)),
     )
 
 
@@ -130,6 +131,16 @@ def _relative(old: float, new: float) -> float:
     if not (math.isfinite(old) and math.isfinite(new)):
         return math.inf
     return abs(old - new) / max(abs(old), 1e-12)
+
+
+def _workers(*runs: RunFolder) -> tuple[str, ...]:
+    """How many processes trained together, where that differs or changed on the way."""
+    told = []
+    for run in runs:
+        events = [event for part in parts_of(run) for event in read_journal(run.path / part)]
+        worlds = [event["world"] for event in events if event["event"] in ("started", "resumed") and "world" in event]
+        told.append(", then ".join(str(world) for world, _ in groupby(worlds)))
+    return (f"workers: {told[0]} -> {told[1]}",) if all(told) and told[0] != told[1] else ()
 
 
 def _surroundings(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
