@@ -68,6 +68,8 @@ def killed(home: str, folder: Path, kind: tuple[str, ...], after_s: float) -> di
             [sys.executable, "-c", TRAINER], stdout=out, cwd=folder, env={**os.environ, "USEG_HOME": home}
         )
     while b"\n0 " not in told.read_bytes():
+        if trainer.poll() is not None:
+            raise RuntimeError(f"the trainer ended with {trainer.returncode}")
         time.sleep(0.05)
     time.sleep(after_s)
     found = {"trainer": psutil.Process(trainer.pid)}
