@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from useg.data.adding import add
+from useg.data.intake import Intake
 from useg.data.layouts import read_layout
+from useg.data.locating import LocatedFile
 from useg.data.versions import BothChanged, Dataset
 from useg.errors import DataError, InputError
 from useg.home.objects import Objects
@@ -362,9 +364,21 @@ def test_unreadable_files_are_named_together(tmp_path, monkeypatch):
     assert cells.head() is None
 
 
-def test_a_file_that_changes_while_it_is_read_makes_no_version(tmp_path, monkeypatch):
+@pytest.mark.parametrize("read_whole", [True, False])
+def test_a_file_that_changes_while_it_is_read_makes_no_version(tmp_path, monkeypatch, read_whole):
     data = folder(tmp_path / "data")
-    monkeypatch.setattr("useg.data.intake._changed", lambda before, place: place.endswith("b.png"))
+    prepare = Intake._prepare
+
+    def grown_meanwhile(self: Intake, file: LocatedFile) -> object:
+        prepared = prepare(self, file)
+        if file.place.endswith("b.png"):
+            with open(file.place, "ab") as stream:
+                stream.write(b"more")
+        return prepared
+
+    monkeypatch.setattr(Intake, "_prepare", grown_meanwhile)
+    if not read_whole:
+        monkeypatch.setattr("useg.data.intake._SMALL_BYTES", 10)
     cells = dataset()
     with pytest.raises(DataError, match="changed while it was read"):
         add(cells, data)
