@@ -147,22 +147,22 @@ class Cache:
             DamagedFile, ResourceError: see `add`. Whatever `objects` raises.
         """
         source, is_over = iter(objects), False
-        with ThreadPoolExecutor(1, "cache") as pool:  # making a file takes as long as waiting for its content
-            while not is_over:
-                until = time.monotonic() + _LOT_S
-                with ExitStack() as parts:
-                    lot: list[Future[_Part]] = []
-                    try:
-                        is_over = True
+        while not is_over:
+            until = time.monotonic() + _LOT_S
+            with ExitStack() as parts:
+                lot: list[Future[_Part]] = []
+                try:
+                    is_over = True
+                    with ThreadPoolExecutor(1, "cache") as pool:  # a file takes as long as waiting for its content
                         for digest, suffix, content in source:
                             lot.append(pool.submit(self._whole_part, parts, digest, suffix, content))
                             if len(lot) == _LOT_FILES or time.monotonic() >= until:
                                 is_over = False
                                 break
-                    finally:
-                        self._take_in([each.result() for each in takewhile(_is_well, lot)])
-                    for each in lot:
-                        each.result()
+                finally:  # the pool has ended: nothing enters `parts` any more
+                    self._take_in([each.result() for each in takewhile(_is_well, lot)])
+                for each in lot:
+                    each.result()
 
     def _whole_part(self, parts: ExitStack, digest: str, suffix: str, content: bytes) -> _Part:
         file = parts.enter_context(self._part(digest))

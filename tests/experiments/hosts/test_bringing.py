@@ -230,6 +230,7 @@ RAY = """\
 #!/bin/sh
 for given in "$@"; do case $given in --node-ip-address=*) echo "${given#*=}" >> PLACE/joined;; esac; done
 PLACE/raylet 99 &
+until grep -q raylet /proc/$!/cmdline; do sleep 0.01; done
 """
 NODES = """\
 import json, pathlib
