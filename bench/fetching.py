@@ -1,7 +1,8 @@
 """Samples fetched from a served home into caches: 200 MB over loopback, by one node or by several at once.
 
 Each node is a process with a cache of its own, that shares with the others what it has; what the home sends is counted
-by the nodes.
+by the nodes. How long a bare loop takes to write as many files of that size is measured before and after: ext4
+passes over what was deleted in the last minutes, so that after other work every file takes several times longer to make.
 
 python bench/fetching.py              one node, one process of a server
 python bench/fetching.py --nodes 8    so many nodes that start at the same time
@@ -13,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROWS = {"fetching": [], "fetching 8 nodes": ["--nodes", 8]}
@@ -61,6 +63,16 @@ def fill(home: Path) -> list[str]:
     return digests
 
 
+def bare(folder: Path) -> float:
+    """Seconds in which a loop writes files as large as the objects, and as many."""
+    folder.mkdir()
+    content = os.urandom(EACH)
+    begin = time.perf_counter()
+    for number in range(BYTES // EACH):
+        (folder / str(number)).write_bytes(content)
+    return round(time.perf_counter() - begin, 2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=1)
@@ -78,7 +90,7 @@ def main() -> None:
                 for n in range(given.nodes)
             ]  # fmt: skip
             names = " ".join(node.stdout.readline().strip() for node in nodes)  # type: ignore[union-attr]
-            rounds = []
+            rounds, bare_s = [], [bare(place / "before")]
             for word in (names, "again"):
                 for node in nodes:
                     node.stdin.write(f"{word}\n")  # type: ignore[union-attr]
@@ -89,10 +101,11 @@ def main() -> None:
                     "seconds": round(seconds, 2), "mb_per_s_and_node": round(BYTES / 1e6 / seconds, 1),
                     "home_sent_share": round(sum(sent for _, sent in told) / BYTES, 3),
                 })  # fmt: skip
+            bare_s.append(bare(place / "after"))
             for node in nodes:
                 node.communicate("\n")
             server.terminate()
-    print(json.dumps({"nodes": given.nodes, "first": rounds[0], "again": rounds[1]}))
+    print(json.dumps({"nodes": given.nodes, "first": rounds[0], "again": rounds[1], "bare_writes_s": bare_s}))
 
 
 if __name__ == "__main__":
