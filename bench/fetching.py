@@ -1,8 +1,8 @@
 """Samples fetched from a served home into caches: 200 MB over loopback, by one node or by several at once.
 
 Each node is a process with a cache of its own, that shares with the others what it has; what the home sends is counted
-by the nodes. How long a bare loop takes to write as many files of that size is measured before and after: ext4
-passes over what was deleted in the last minutes, so that after other work every file takes several times longer to make.
+by the nodes. How long a bare loop takes to write as many files of that size is measured before and after: ext4 passes
+over what was deleted in the last minutes, so that after other work every file takes several times longer to make.
 
 python bench/fetching.py              one node, one process of a server
 python bench/fetching.py --nodes 8    so many nodes that start at the same time

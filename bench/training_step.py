@@ -3,7 +3,11 @@
 import json
 import statistics
 
-from useg.train import probe
+from useg import let_threads_sleep
+
+let_threads_sleep()
+
+from useg.train import probe  # noqa: E402
 
 NETWORK = {"dims": 2, "channels": 1, "outputs": 2, "base": 16, "depth": 4, "light_top": True}
 PATCH = (256, 256)

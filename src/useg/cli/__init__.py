@@ -7,7 +7,6 @@ heavy before it runs, so that `useg --help` answers at once.
 import gc
 import importlib
 import io
-import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from useg import __version__
+from useg import __version__, let_threads_sleep
 from useg.cli.guard import guarded
 from useg.cli.output import BROKEN_PIPE, abandon_stdout, error
 
@@ -122,8 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: what follows `useg`; by default, what the process was started with.
     """
-    # Threads that spin while they wait cost a factor of three as soon as anything else runs beside training.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    let_threads_sleep()
     gc.set_threshold(20_000)  # imports make many objects that stay: to look through them each time costs 20 ms
     status: int | str | None = 0
     for number in _ENDINGS:

@@ -22,6 +22,8 @@ from typing import Any
 
 import orjson
 
+from useg import let_threads_sleep
+
 _LOADED = ("useg.cli.train", "useg.experiments.train", "useg.experiments.finish", "useg.experiments.evaluate_model")
 _READ_WHEN_LOADED = ("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTORCH", "PYTHON", "LD_", "MALLOC_")
 _PROGRAM = "import sys; sys.path[:0] = [sys.argv[1]]; from useg.experiments.warm import serve; serve()"
@@ -142,7 +144,7 @@ def _cool() -> None:
 
 def serve() -> None:
     """Load what a training needs, then fork one for each request, until whoever asks is gone."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it, and before torch is loaded
+    let_threads_sleep()
     for name in _LOADED:
         importlib.import_module(name)
     control, running = socket.socket(fileno=os.dup(0)), dict[int, socket.socket]()
@@ -201,9 +203,9 @@ def _become_training(told: dict[str, Any], out: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for file, number in ((nothing, 0), (out, 1), (out, 2)):
+    for number, file in enumerate((nothing, out, out)):
         os.dup2(file, number)
-        os.close(file) if file != out else None
+    os.close(nothing)
     os.close(out)
     os.chdir(told["folder"])
     os.environ.clear()

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from useg.segmentation.norm import BATCH_NORM
+
 _CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOL: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _LIGHT = 8
 _DROPOUT: dict[int, Any] = {2: nn.Dropout2d, 3: nn.Dropout3d}
@@ -26,7 +27,7 @@ class DoubleConvolution(nn.Module):
     def __init__(self, dims: int, inputs: int, width: int, *, valid: bool, batch_norm: bool, residual: bool) -> None:
         super().__init__()
         padding = 0 if valid else 1
-        conv, norm = _CONV[dims], _NORM[dims]
+        conv, norm = _CONV[dims], BATCH_NORM[dims]
         self.conv1 = conv(inputs, width, 3, padding=padding, bias=not batch_norm)
         self.norm1 = norm(width) if batch_norm else nn.Identity()
         self.conv2 = conv(width, width, 3, padding=padding, bias=not batch_norm)
@@ -50,7 +51,7 @@ class Convolution(nn.Sequential):
     def __init__(self, dims: int, inputs: int, width: int, *, batch_norm: bool, **arguments: Any) -> None:
         super().__init__()
         self.conv1 = _CONV[dims](inputs, width, bias=not batch_norm, **arguments)
-        self.norm1 = _NORM[dims](width) if batch_norm else nn.Identity()
+        self.norm1 = BATCH_NORM[dims](width) if batch_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, *space) -> (N, width, *space), smaller by the stride."""
@@ -172,7 +173,8 @@ class UNet(nn.Module):
             x = merge(torch.cat([_crop(skip, x) if self.valid else skip, x], dim=1))
             coarse.append(x)
         if self.top is not None:
-            x = self.top(torch.cat([image, self.unfold(x)], dim=1))
+            x = self.unfold(x)
+            x = self.top(torch.cat([image.to(x.dtype), x], dim=1))
             coarse.append(x)
         logits = self.head(x)
         if self.training and self.deep_supervision:
