@@ -65,15 +65,14 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, *space) to the same."""
         rows, channels = x.movedim(1, -1), x.shape[1]
+        count = x.shape.numel() // channels
         pixels = _LANES // math.gcd(channels, _LANES) if channels % (_LANES // 2) else 1
-        fits = rows.is_contiguous() and x.shape.numel() // channels % pixels == 0
-        if pixels == 1 or not fits or not self.training or x.device.type != "cpu":
+        if pixels == 1 or count % pixels or not rows.is_contiguous() or not self.training or x.device.type != "cpu":
             return super().forward(x)
         own: Any = self  # torch allows for norms that keep no moments
         several = rows.reshape(-1, pixels * channels)
         normalised, mean, variance = _side_by_side(several, own.weight, own.bias, own.eps)
         with torch.no_grad():
-            count = x.shape.numel() // channels
             own.running_mean.lerp_(mean, own.momentum)
             own.running_var.lerp_(variance * (count / (count - 1)), own.momentum)
             own.num_batches_tracked += 1

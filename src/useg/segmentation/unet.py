@@ -173,8 +173,7 @@ class UNet(nn.Module):
             x = merge(torch.cat([_crop(skip, x) if self.valid else skip, x], dim=1))
             coarse.append(x)
         if self.top is not None:
-            x = self.unfold(x)
-            x = self.top(torch.cat([image.to(x.dtype), x], dim=1))
+            x = self.top(torch.cat([image.to(x.dtype), self.unfold(x)], dim=1))
             coarse.append(x)
         logits = self.head(x)
         if self.training and self.deep_supervision:

@@ -90,7 +90,6 @@ class Batches:
         self._known: dict[int, _Known] = {}
         self._lock = Lock()
         self._workers, self._keep = workers, keep
-        self._classes = sorted({*range(plan.num_classes)})
         self._crop = (
             tuple(_centre(n, output_size(n, plan.depth, valid=plan.valid)) for n in plan.patch) if plan.valid else None
         )
@@ -188,7 +187,7 @@ class Batches:
         space = self.samples.space(index) if is_large else self.samples[index].space
         steps = sample_strides(space)
         seen: list[np.ndarray] = []
-        found: dict[int, list[tuple[int, np.ndarray]]] = {value: [] for value in self._classes}
+        found: dict[int, list[tuple[int, np.ndarray]]] = {value: [] for value in range(self.plan.num_classes)}
         for start, band in self.samples.bands(index):
             if band.classes is None:
                 raise ValueError(f"{band.key} has no labels to train on")

@@ -127,13 +127,13 @@ class Trainer:
         self._gather(gradients)
         norm_value = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip_norm))
         self._check(norm_value, "gradient", before)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         with torch.no_grad():
             for norm, old, new in zip(self._norms, before, moments, strict=True):
                 for moment, start, end in zip(_moments(norm), old, new, strict=True):
                     moment.copy_(start.lerp(end, _NORM_MOMENTUM))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with torch.no_grad():  # the step itself, without what torch does around it for its compiler
+            # the step itself, without what torch does around it for its compiler
             inspect.unwrap(type(self.optimizer).step)(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self._average_weights()
